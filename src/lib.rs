@@ -1,0 +1,5 @@
+//! Residual: image classification for pretrained ResNets.
+//!
+//! The modules stand in the order in which a request meets them; `docs/ARCHITECTURE.md` walks one image through them.
+
+pub mod pipeline;
