@@ -3,3 +3,4 @@
 //! The modules stand in the order in which a request meets them; `docs/ARCHITECTURE.md` walks one image through them.
 
 pub mod pipeline;
+pub mod runtime;
