@@ -2,5 +2,6 @@
 //!
 //! The modules stand in the order in which a request meets them; `docs/ARCHITECTURE.md` walks one image through them.
 
+pub mod cli;
 pub mod pipeline;
 pub mod runtime;
