@@ -273,7 +273,7 @@ def make_gifs() -> None:
     fixtures["gif-small-frame-transparent.gif"] = gif(size, part, 6, 4, palette, transparent=3, background=5)
     fixtures["gif-small-frame-local-palette.gif"] = gif(size, part, 6, 4, palette, local=other, transparent=7)
     fixtures["gif-frame-beyond-canvas.gif"] = gif((20, 15), part, 10, 8, palette)
-    # Indices beyond the palette: Pillow shows them as gray.
+    # Indices beyond the palette: Pillow shows them as black.
     fixtures["gif-short-palette.gif"] = gif(size, indices, 0, 0, palette[:24])
 
 

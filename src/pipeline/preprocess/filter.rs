@@ -94,7 +94,6 @@ impl Taps {
 }
 
 /// Half away from zero, as Pillow rounds.
-#[expect(clippy::cast_possible_truncation, reason = "weights are near 1, far inside i32")]
 fn quantised(weight: f64) -> i32 {
     (weight * f64::from(1 << PRECISION_BITS)).round() as i32
 }

@@ -199,7 +199,6 @@ impl Recipe {
 /// transformers, and for 1/255 also what torch does in torchvision.
 fn normalised(steps: &RecipeSteps, channel: usize) -> [f32; 256] {
     std::array::from_fn(|v| {
-        #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the point")]
         let rescaled = (v as f64 * steps.rescale) as f32;
         (rescaled - steps.mean[channel]) / steps.std[channel]
     })

@@ -88,7 +88,6 @@ pub(super) fn for_each_row(
 
 /// Sum of 22-bit products back to a u8.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to u8 before")]
 fn clip(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
@@ -113,7 +112,7 @@ fn horizontal_pass(src: &[u8], stride: usize, taps: &Taps, dst: &mut [u8]) {
     let (fast, slow) = dst.split_at_mut(grouped * dst_stride);
     for (group, dst) in fast.chunks_exact_mut(ROWS * dst_stride).enumerate() {
         let src = &src[group * ROWS * stride..];
-        horizontal_rows([&src[..], &src[stride..], &src[2 * stride..], &src[3 * stride..]], taps, dst);
+        horizontal_rows([src, &src[stride..], &src[2 * stride..], &src[3 * stride..]], taps, dst);
     }
     let src = &src[grouped * stride..];
     for (src, dst) in src.chunks_exact(stride).zip(slow.chunks_exact_mut(dst_stride)) {
