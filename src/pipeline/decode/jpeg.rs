@@ -129,16 +129,24 @@ impl JpegHeader {
         Found { width: self.width, height: self.height, orientation: self.orientation }
     }
 
-    /// The picture, one plane for each component and its enlarged chroma, all padded to whole blocks; progressive
-    /// files also hold all coefficients, two bytes a sample, until the last scan.
+    /// The picture and one plane for each component, padded to whole blocks; progressive files also hold all
+    /// coefficients, two bytes a sample, until the last scan.
     pub(super) fn decode_bytes(&self) -> u64 {
-        let block = |factor: fn(&(u8, u8)) -> u8| 8 * u64::from(self.sampling.iter().map(factor).max().unwrap_or(1));
-        let width = u64::from(self.width).next_multiple_of(block(|&(h, _)| h));
-        let height = u64::from(self.height).next_multiple_of(block(|&(_, v)| v));
+        let h_max = self.sampling.iter().map(|&(h, _)| u64::from(h)).max().unwrap_or(1);
+        let v_max = self.sampling.iter().map(|&(_, v)| u64::from(v)).max().unwrap_or(1);
+        let blocks = u64::from(self.width).div_ceil(8 * h_max) * u64::from(self.height).div_ceil(8 * v_max) * 64;
+        let pixels = blocks * h_max * v_max;
         let components = self.sampling.len() as u64;
-        let coefficients = if self.progressive { 2 * components + 1 } else { 0 };
-        let staging = if components == 4 { 4 } else { 0 };
-        width * height * (3 + 2 * components + coefficients + staging)
+        // Chroma is enlarged row by row where the ratio is 1 or 2, and in whole planes where it is not.
+        let by_rows = self.sampling.iter().all(|&(h, v)| {
+            let (h, v) = (u64::from(h), u64::from(v));
+            [h, 2 * h].contains(&h_max) && [v, 2 * v].contains(&v_max)
+        });
+        let samples: u64 = self.sampling.iter().map(|&(h, v)| blocks * u64::from(h) * u64::from(v)).sum();
+        let enlarged = if by_rows { 0 } else { pixels * components };
+        let coefficients = if self.progressive { samples * 2 } else { 0 };
+        // One more byte a pixel for what is not counted one by one.
+        pixels * (components.max(3) + 1) + samples + enlarged + coefficients + (1 << 16)
     }
 
     /// `[height,width,3]` u8.

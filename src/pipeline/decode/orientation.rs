@@ -150,6 +150,27 @@ impl<'a> TiffDirectory<'a> {
             .map(|at| at + 8)
     }
 
+    /// Whether the values of every tag lie inside the file, and numbers are at most `max` to a tag. Text and blobs such
+    /// as colour profiles may be longer; the decoder does not read them.
+    pub(super) fn values_fit(&self, max: u32) -> bool {
+        (0..usize::from(self.count)).map(|index| self.entries + index * 12).all(|at| {
+            let (Some(kind), Some(count), Some(offset)) =
+                (self.u16_at(at + 2), self.u32_at(at + 4), self.u32_at(at + 8))
+            else {
+                return false;
+            };
+            let value_bytes = match kind {
+                1 | 2 | 6 | 7 => 1,
+                3 | 8 => 2,
+                4 | 9 | 11 | 13 => 4,
+                _ => 8,
+            };
+            let bytes = u64::from(count) * value_bytes;
+            let inside = bytes <= 4 || u64::from(offset) + bytes <= self.bytes.len() as u64;
+            inside && (matches!(kind, 2 | 7) || count <= max)
+        })
+    }
+
     pub(super) fn big_endian(&self) -> bool {
         self.big_endian
     }

@@ -66,15 +66,16 @@ impl PngHeader {
     }
 
     pub(super) fn decode_bytes(&self) -> u64 {
-        // Samples as the decoder gives them, with an alpha channel in case a transparent colour is declared.
-        let channels = match self.colour {
-            0 | 4 => 2,
-            _ => 4,
+        // Samples as the decoder gives them, with an alpha channel in case a transparent colour is declared. Gray
+        // grows into a second buffer when it is converted; everything else shrinks in place.
+        let (channels, converted) = match self.colour {
+            0 | 4 => (2, 3),
+            _ => (4, 0),
         };
         let samples = channels * if self.depth == 16 { 2 } else { 1 };
         let pixels = u64::from(self.width) * u64::from(self.height);
-        // Beside them the converted picture, and a few rows that are being unfiltered.
-        pixels * (samples + 3) + u64::from(self.width) * 32 + METADATA_BYTES_MAX
+        // Beside them a few rows that are being unfiltered.
+        pixels * (samples + converted) + u64::from(self.width) * 32 + METADATA_BYTES_MAX
     }
 
     /// `[height,width,3]` u8.

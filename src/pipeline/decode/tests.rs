@@ -173,6 +173,16 @@ fn long_and_thin_picture_decodes() {
 }
 
 #[test]
+fn tiff_tag_that_claims_more_than_the_file_is_refused() {
+    let mut bytes = fixture("tiff-rgb16-le.tif");
+    // The count of the first tag with three values, bits per sample.
+    let at = bytes.windows(4).position(|tag| tag == [2, 1, 3, 0]).unwrap() + 4;
+    bytes[at..at + 4].copy_from_slice(&50_000_000_u32.to_le_bytes());
+    let error = open(&bytes, &DecodeOptions::default()).unwrap_err();
+    assert_eq!(error.to_string(), "TIFF image is broken: a tag has more values than the file, or than allowed");
+}
+
+#[test]
 fn gif_without_a_frame_is_broken() {
     let mut bytes = fixture("gif-transparent.gif");
     // Header, screen and a palette of 16 colours, then at once the end.

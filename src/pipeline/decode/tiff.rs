@@ -15,8 +15,10 @@ use super::{DecodeError, Found};
 use crate::pipeline::types::ImageFormat;
 
 const FORMAT: ImageFormat = ImageFormat::Tiff;
+/// Most values of one tag: two for each row of the tallest picture are enough for any table of strips.
+const TAG_VALUES_MAX: u32 = 1 << 16;
 /// Memory for one tag's values while they are read.
-const TAGS_BYTES_MAX: u64 = 1 << 20;
+const TAGS_BYTES_MAX: u64 = 4 << 20;
 const PHOTOMETRIC: u16 = 262;
 const PHOTOMETRIC_GRAY: u8 = 1;
 const PHOTOMETRIC_PALETTE: u32 = 3;
@@ -35,6 +37,17 @@ pub(super) struct TiffHeader<'a> {
 /// Reads the first directory.
 pub(super) fn header(bytes: &[u8]) -> Result<TiffHeader<'_>, DecodeError> {
     let directory = TiffDirectory::first(bytes);
+    match directory {
+        // The decoder takes memory for a tag by the count that the file states: 250 MB for a file of a few bytes.
+        Some(directory) if !directory.values_fit(TAG_VALUES_MAX) => {
+            return Err(DecodeError::broken(FORMAT, "a tag has more values than the file, or than allowed"));
+        }
+        Some(_) => {}
+        None if matches!(bytes.get(2..4), Some([43, 0] | [0, 43])) => {
+            return Err(DecodeError::unsupported(FORMAT, "64-bit offsets"));
+        }
+        None => return Err(DecodeError::broken(FORMAT, "the directory is outside the file")),
+    }
     let palette_at = directory
         .filter(|directory| directory.number(PHOTOMETRIC) == Some(PHOTOMETRIC_PALETTE))
         .and_then(|directory| Some((directory, directory.value_offset(PHOTOMETRIC)?)));
@@ -80,9 +93,12 @@ impl TiffHeader<'_> {
     pub(super) fn decode_bytes(&self) -> u64 {
         let pixels = u64::from(self.width) * u64::from(self.height);
         let samples = pixels * u64::from(self.colour.bit_depth().div_ceil(8)) * u64::from(self.colour.num_samples());
-        // The samples, a strip (which may be all of them) on its way through the decompressor, the picture, and a
-        // copy of the file where the palette needs one.
-        samples * 2 + pixels * 4 + self.file_bytes + TAGS_BYTES_MAX
+        // 16-bit samples are copied to bytes; what has fewer than three bytes a pixel grows into a second buffer.
+        let copied = if self.colour.bit_depth() > 8 { samples } else { 0 };
+        let converted = if samples < pixels * 3 { pixels * 3 } else { 0 };
+        let patched = if self.has_palette { self.file_bytes } else { 0 };
+        // One more byte a pixel for a strip on its way through the decompressor.
+        samples + copied + converted + patched + pixels + TAGS_BYTES_MAX
     }
 
     /// `[height,width,3]` u8.

@@ -53,6 +53,10 @@ pub(super) fn header(bytes: &[u8]) -> Result<WebpHeader, DecodeError> {
 
 /// The size that a bitstream states, which must be the one its container `declared`.
 fn check_frame(kind: &[u8; 4], data: &[u8], declared: Option<(u32, u32)>) -> Result<(u32, u32), DecodeError> {
+    // The decoder takes memory for the first partition by the size that the frame states for it.
+    if kind == b"VP8 " && data.len() >= 3 && (u24(data) >> 5) as usize > data.len() {
+        return Err(DecodeError::broken(FORMAT, "the first partition is longer than its frame"));
+    }
     let size = match (kind, data) {
         (b"VP8 ", [_, _, _, 0x9D, 0x01, 0x2A, w0, w1, h0, h1, ..]) => Some((
             u32::from(u16::from_le_bytes([*w0, *w1]) & 0x3FFF),
