@@ -3,6 +3,8 @@
 //! Each stage is a folder or a file of its own and knows only the nouns in [`types`]. HTTP, settings and model
 //! directories are other people's business.
 
+pub mod decode;
+pub mod preprocess;
 pub mod types;
 
 pub use types::{Classification, Image, ImageFormat, ImageInfo, Prediction, Sample, SampleShape};

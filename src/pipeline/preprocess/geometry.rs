@@ -1,0 +1,124 @@
+//! Where each output pixel comes from: sizes, crop offsets and padding. Integers only, no pixels.
+
+use super::PreprocessError;
+use super::recipe::{CenterCrop, CropRounding, RecipeSteps, Resize};
+
+/// Most pixels a sample may have. It matters only for recipes without a crop, where the picture decides: a 1x20000
+/// picture brought to a shortest edge of 256 would have 1.3 thousand million.
+pub const SAMPLE_PIXELS_MAX: u64 = 4096 * 4096;
+
+/// One axis: the resized side and the part of it that the output shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Axis {
+    /// Side of the picture.
+    pub(super) source: usize,
+    /// Side after the resize, of which only `window` is ever computed.
+    pub(super) resized: usize,
+    /// First resized position shown.
+    pub(super) first: usize,
+    /// How many resized positions are shown.
+    pub(super) window: usize,
+    /// Black output positions before the window.
+    pub(super) padding: usize,
+    /// Side of the output.
+    pub(super) output: usize,
+}
+
+impl Axis {
+    fn new(source: u32, resized: u64, crop: Option<(u32, CropRounding)>) -> Self {
+        let (resized, source) = (resized as usize, source as usize);
+        let Some((crop, rounding)) = crop else {
+            return Self { source, resized, first: 0, window: resized, padding: 0, output: resized };
+        };
+        let output = crop as usize;
+        if resized < output {
+            let spare = output - resized;
+            let padding = match rounding {
+                CropRounding::Floor => spare.div_ceil(2),
+                CropRounding::RoundHalfEven => spare / 2,
+            };
+            return Self { source, resized, first: 0, window: resized, padding, output };
+        }
+        let spare = resized - output;
+        let first = match rounding {
+            CropRounding::Floor => spare / 2,
+            // Python's round: a half goes to the even neighbour.
+            CropRounding::RoundHalfEven => spare / 2 + usize::from(spare % 4 == 3),
+        };
+        Self { source, resized, first, window: output, padding: 0, output }
+    }
+}
+
+/// Both axes of one picture under one recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Geometry {
+    pub(super) x: Axis,
+    pub(super) y: Axis,
+}
+
+impl Geometry {
+    pub(super) fn new(width: u32, height: u32, steps: &RecipeSteps) -> Result<Self, PreprocessError> {
+        if width == 0 || height == 0 {
+            return Err(PreprocessError::EmptyImage { width, height });
+        }
+        let (resized_width, resized_height) = match steps.resize {
+            Resize::None => (u64::from(width), u64::from(height)),
+            Resize::Exact { width, height } => (u64::from(width), u64::from(height)),
+            Resize::ShortestEdge(edge) => shortest_edge(u64::from(edge), u64::from(width), u64::from(height)),
+        };
+        if steps.crop.is_none() && resized_width.saturating_mul(resized_height) > SAMPLE_PIXELS_MAX {
+            return Err(PreprocessError::SampleTooLarge {
+                width: resized_width,
+                height: resized_height,
+                pixels: resized_width.saturating_mul(resized_height),
+                max: SAMPLE_PIXELS_MAX,
+            });
+        }
+        let side = |of: fn(&CenterCrop) -> u32| steps.crop.as_ref().map(|crop| (of(crop), crop.rounding));
+        Ok(Self {
+            x: Axis::new(width, resized_width, side(|crop| crop.width)),
+            y: Axis::new(height, resized_height, side(|crop| crop.height)),
+        })
+    }
+}
+
+/// `int(edge * long / short)` for the longer side. Integer division agrees with Python's float: below 2^32 the quotient
+/// of two sides is never close enough to the next integer to be rounded up to it.
+fn shortest_edge(edge: u64, width: u64, height: u64) -> (u64, u64) {
+    if width <= height { (edge, edge * height / width) } else { (edge * width / height, edge) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn axis(resized: u64, crop: u32, rounding: CropRounding) -> (usize, usize) {
+        let axis = Axis::new(1, resized, Some((crop, rounding)));
+        (axis.first, axis.padding)
+    }
+
+    #[test]
+    fn crop_offset_rounds_as_each_ecosystem_does() {
+        // Differences 0, 1, 2, 3, 4, 5, 7 between picture and crop.
+        let floor: Vec<usize> =
+            [8, 9, 10, 11, 12, 13, 15].map(|resized| axis(resized, 8, CropRounding::Floor).0).to_vec();
+        assert_eq!(floor, [0, 0, 1, 1, 2, 2, 3]);
+        let even: Vec<usize> =
+            [8, 9, 10, 11, 12, 13, 15].map(|resized| axis(resized, 8, CropRounding::RoundHalfEven).0).to_vec();
+        assert_eq!(even, [0, 0, 1, 2, 2, 2, 4]);
+    }
+
+    #[test]
+    fn odd_padding_stands_before_in_transformers_and_after_in_torchvision() {
+        assert_eq!(axis(5, 8, CropRounding::Floor), (0, 2));
+        assert_eq!(axis(5, 8, CropRounding::RoundHalfEven), (0, 1));
+    }
+
+    #[test]
+    fn shortest_edge_truncates_the_other_side() {
+        assert_eq!(shortest_edge(256, 500, 375), (341, 256));
+        assert_eq!(shortest_edge(256, 375, 500), (256, 341));
+        assert_eq!(shortest_edge(224, 224, 224), (224, 224));
+        assert_eq!(shortest_edge(256, 1, 20_000), (256, 5_120_000));
+    }
+}

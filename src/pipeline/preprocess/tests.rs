@@ -1,0 +1,275 @@
+//! Golden arrays from Pillow and numpy (`tests/golden/make.py`), and the properties that hold for any picture.
+//!
+//! The tolerance is zero everywhere: the arithmetic is integer once the weights are fixed, and the weights agree.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::geometry::Geometry;
+use super::*;
+use crate::pipeline::types::{ImageFormat, ImageInfo};
+
+const FILTERS: [Filter; 6] =
+    [Filter::Nearest, Filter::Box, Filter::Bilinear, Filter::Hamming, Filter::Bicubic, Filter::Lanczos];
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/preprocess")).join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn image(width: u32, height: u32, rgb: Vec<u8>) -> Image {
+    Image::new(ImageInfo { width, height, format: ImageFormat::Png }, rgb)
+}
+
+fn source() -> Image {
+    image(101, 67, golden("source.rgb"))
+}
+
+fn steps() -> RecipeSteps {
+    RecipeSteps {
+        resize: Resize::None,
+        filter: Filter::Bilinear,
+        crop: None,
+        rescale: 1.0 / 255.0,
+        mean: [0.485, 0.456, 0.406],
+        std: [0.229, 0.224, 0.225],
+        channel_order: ChannelOrder::Rgb,
+    }
+}
+
+fn number(value: &Value) -> u32 {
+    u32::try_from(value.as_u64().unwrap()).unwrap()
+}
+
+fn steps_of_case(case: &Value) -> RecipeSteps {
+    let resize = &case["resize"];
+    let resize = match (resize.get("exact"), resize.get("shortest_edge")) {
+        (Some(exact), None) => Resize::Exact { width: number(&exact[0]), height: number(&exact[1]) },
+        (None, Some(edge)) => Resize::ShortestEdge(number(edge)),
+        _ => panic!("resize of {case}"),
+    };
+    let name = case["filter"].as_str().unwrap();
+    let filter = FILTERS.into_iter().find(|filter| serde_json::to_value(filter).unwrap() == name).unwrap();
+    let crop = case.get("crop").map(|crop| CenterCrop {
+        width: number(&crop["width"]),
+        height: number(&crop["height"]),
+        rounding: match crop["rounding"].as_str().unwrap() {
+            "floor" => CropRounding::Floor,
+            "round-half-even" => CropRounding::RoundHalfEven,
+            other => panic!("rounding {other}"),
+        },
+    });
+    let channel_order = match case.get("order").and_then(Value::as_str) {
+        None | Some("rgb") => ChannelOrder::Rgb,
+        Some("bgr") => ChannelOrder::Bgr,
+        Some(other) => panic!("order {other}"),
+    };
+    RecipeSteps { resize, filter, crop, channel_order, ..steps() }
+}
+
+fn cases() -> Vec<Value> {
+    serde_json::from_slice(&golden("manifest.json")).unwrap()
+}
+
+#[test]
+fn pixels_equal_pillow() {
+    let source = source();
+    let mut compared = 0;
+    for case in cases() {
+        let name = case["name"].as_str().unwrap();
+        if name.starts_with("values-") {
+            continue;
+        }
+        let expected = golden(&format!("{name}.rgb"));
+        let found = sample_pixels(&source, &steps_of_case(&case)).unwrap();
+        let off: Vec<(usize, u8, u8)> = (0..expected.len().max(found.len()))
+            .filter_map(|at| match (found.get(at), expected.get(at)) {
+                (Some(found), Some(expected)) if found == expected => None,
+                (found, expected) => Some((at, *found.unwrap_or(&0), *expected.unwrap_or(&0))),
+            })
+            .collect();
+        assert!(off.is_empty(), "{name}: {} of {} differ, first {:?}", off.len(), expected.len(), off[0]);
+        compared += 1;
+    }
+    assert!(compared >= 60, "only {compared} golden arrays were found");
+}
+
+#[test]
+fn values_equal_numpy_in_every_bit() {
+    let source = source();
+    for case in cases().iter().filter(|case| case["name"].as_str().unwrap().starts_with("values-")) {
+        let name = case["name"].as_str().unwrap();
+        let expected: Vec<f32> =
+            golden(&format!("{name}.f32")).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let sample = preprocess(&source, &Recipe::new(steps_of_case(case)).unwrap()).unwrap();
+        assert_eq!(sample.shape(), SampleShape { height: 32, width: 32 });
+        let off = sample.values().iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        assert_eq!((sample.values().len(), off), (expected.len(), 0), "{name}");
+    }
+}
+
+#[test]
+fn rescaling_by_the_rounded_fraction_is_division_by_255() {
+    let identity = RecipeSteps { mean: [0.0; 3], std: [1.0; 3], ..steps() };
+    let recipe = Recipe::new(identity).unwrap();
+    for (v, value) in recipe.values()[0].iter().enumerate() {
+        assert_eq!(*value, v as f32 / 255.0, "{v}: torchvision divides, transformers multiplies");
+    }
+}
+
+#[test]
+fn extreme_picture_computes_only_its_crop() {
+    let tall = image(1, 20_000, (0..60_000).map(|i| (i % 251) as u8).collect());
+    let crop = Some(CenterCrop { width: 224, height: 224, rounding: CropRounding::Floor });
+    let recipe = Recipe::new(RecipeSteps { resize: Resize::ShortestEdge(256), crop, ..steps() }).unwrap();
+    let mut scratch = Scratch::default();
+    let mut values = vec![0.0; 3 * 224 * 224];
+    preprocess_into(&tall, &recipe, &mut scratch, &mut values).unwrap();
+    assert!(values.iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn extreme_picture_without_crop_is_refused() {
+    let tall = image(1, 20_000, vec![0; 60_000]);
+    let recipe = Recipe::new(RecipeSteps { resize: Resize::ShortestEdge(256), ..steps() }).unwrap();
+    let error = preprocess(&tall, &recipe).unwrap_err();
+    assert_eq!(error.to_string(), "sample would be 256x5120000, 1310720000 pixels, at most 16777216 allowed");
+}
+
+#[test]
+fn buffer_of_the_wrong_length_is_refused() {
+    let recipe = Recipe::new(RecipeSteps { resize: Resize::Exact { width: 4, height: 4 }, ..steps() }).unwrap();
+    let error = preprocess_into(&source(), &recipe, &mut Scratch::default(), &mut [0.0; 47]).unwrap_err();
+    assert_eq!(error, PreprocessError::WrongLength { found: 47, expected: 48 });
+}
+
+#[test]
+fn empty_picture_is_refused() {
+    let recipe = Recipe::new(steps()).unwrap();
+    let error = preprocess(&image(0, 3, Vec::new()), &recipe).unwrap_err();
+    assert_eq!(error, PreprocessError::EmptyImage { width: 0, height: 3 });
+}
+
+#[test]
+fn impossible_recipes_are_refused() {
+    let crop = |width, height| Some(CenterCrop { width, height, rounding: CropRounding::Floor });
+    let refused = [
+        (RecipeSteps { resize: Resize::ShortestEdge(0), ..steps() }, "resize 0x0 is outside 1..=4096 pixels a side"),
+        (RecipeSteps { crop: crop(224, 4097), ..steps() }, "crop 224x4097 is outside 1..=4096 pixels a side"),
+        (RecipeSteps { rescale: 0.0, ..steps() }, "rescale factor 0 is not a positive finite number"),
+        (RecipeSteps { mean: [0.0, f32::NAN, 0.0], ..steps() }, "mean of channel 1 is NaN, which is not finite"),
+        (
+            RecipeSteps { std: [1.0, 1.0, 0.0], ..steps() },
+            "std of channel 2 is 0, which is not a positive finite number",
+        ),
+    ];
+    for (steps, text) in refused {
+        assert_eq!(Recipe::new(steps).unwrap_err().to_string(), text);
+    }
+    assert!(Recipe::new(RecipeSteps { crop: crop(4096, 1), ..steps() }).is_ok());
+}
+
+#[test]
+fn shape_is_known_where_crop_or_exact_size_fix_it() {
+    let crop = Some(CenterCrop { width: 5, height: 7, rounding: CropRounding::Floor });
+    let shape = |steps| Recipe::new(steps).unwrap().sample_shape();
+    let exact = Resize::Exact { width: 3, height: 4 };
+    assert_eq!(shape(RecipeSteps { crop, ..steps() }), Some(SampleShape { height: 7, width: 5 }));
+    assert_eq!(shape(RecipeSteps { resize: exact, ..steps() }), Some(SampleShape { height: 4, width: 3 }));
+    assert_eq!(shape(RecipeSteps { resize: exact, crop, ..steps() }), Some(SampleShape { height: 7, width: 5 }));
+    assert_eq!(shape(RecipeSteps { resize: Resize::ShortestEdge(9), ..steps() }), None);
+    assert_eq!(shape(steps()), None);
+}
+
+#[test]
+fn recipe_shows_its_steps_as_json() {
+    let recipe = Recipe::new(RecipeSteps { resize: Resize::ShortestEdge(256), ..steps() }).unwrap();
+    let json = serde_json::to_value(&recipe).unwrap();
+    assert_eq!(json["resize"]["shortest_edge"], 256);
+    assert_eq!(json["filter"], "bilinear");
+    assert_eq!(json.as_object().unwrap().len(), 7);
+}
+
+fn any_resize() -> impl Strategy<Value = Resize> {
+    prop_oneof![
+        Just(Resize::None),
+        (1..90_u32, 1..90_u32).prop_map(|(width, height)| Resize::Exact { width, height }),
+        (1..60_u32).prop_map(Resize::ShortestEdge),
+    ]
+}
+
+fn any_steps() -> impl Strategy<Value = RecipeSteps> {
+    let rounding = prop_oneof![Just(CropRounding::Floor), Just(CropRounding::RoundHalfEven)];
+    let crop =
+        (1..70_u32, 1..70_u32, rounding).prop_map(|(width, height, rounding)| CenterCrop { width, height, rounding });
+    (any_resize(), prop::sample::select(FILTERS.to_vec()), prop::option::of(crop))
+        .prop_map(|(resize, filter, crop)| RecipeSteps { resize, filter, crop, ..steps() })
+}
+
+/// Cheap noise: the tests need any picture, not a pretty one.
+fn noise(width: u32, height: u32, seed: u32) -> Image {
+    let mut state = seed | 1;
+    let rgb = (0..width * height * 3)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 11) as u8
+        })
+        .collect();
+    image(width, height, rgb)
+}
+
+proptest! {
+    #[test]
+    fn fused_equals_resize_then_crop(steps in any_steps(), width in 1..80_u32, height in 1..80_u32, seed: u32) {
+        let picture = noise(width, height, seed);
+        let geometry = Geometry::new(width, height, &steps).unwrap();
+        let Geometry { x, y } = geometry;
+        let fused = sample_pixels(&picture, &steps).unwrap();
+        let whole = resize::resize_whole(picture.rgb(), &geometry, steps.filter);
+        let mut expected = vec![0; x.output * y.output * 3];
+        for row in 0..y.window {
+            let from = ((y.first + row) * x.resized + x.first) * 3;
+            let to = ((y.padding + row) * x.output + x.padding) * 3;
+            expected[to..to + x.window * 3].copy_from_slice(&whole[from..from + x.window * 3]);
+        }
+        prop_assert_eq!(fused, expected);
+    }
+
+    #[test]
+    fn constant_picture_stays_constant(
+        steps in any_steps(), width in 1..80_u32, height in 1..80_u32, colour: [u8; 3],
+    ) {
+        let picture = image(width, height, colour.repeat((width * height) as usize));
+        let steps = RecipeSteps { crop: None, ..steps };
+        let pixels = sample_pixels(&picture, &steps).unwrap();
+        prop_assert!(pixels.chunks_exact(3).all(|pixel| pixel == colour));
+    }
+
+    #[test]
+    fn sample_has_the_announced_shape(steps in any_steps(), width in 1..80_u32, height in 1..80_u32, seed: u32) {
+        let recipe = Recipe::new(steps).unwrap();
+        let sample = preprocess(&noise(width, height, seed), &recipe).unwrap();
+        if let Some(shape) = recipe.sample_shape() {
+            prop_assert_eq!(sample.shape(), shape);
+        }
+        prop_assert_eq!(sample.shape(), sample_shape(width, height, &recipe).unwrap());
+        prop_assert_eq!(sample.values().len(), sample.shape().len());
+    }
+
+    #[test]
+    fn scratch_carries_nothing_over(first in any_steps(), second in any_steps(), seed: u32) {
+        let (a, b) = (noise(61, 43, seed), noise(40, 57, !seed));
+        let (first, second) = (Recipe::new(first).unwrap(), Recipe::new(second).unwrap());
+        let mut scratch = Scratch::default();
+        let mut values = vec![0.0; sample_shape(61, 43, &first).unwrap().len()];
+        preprocess_into(&a, &first, &mut scratch, &mut values).unwrap();
+        let mut values = vec![0.0; sample_shape(40, 57, &second).unwrap().len()];
+        preprocess_into(&b, &second, &mut scratch, &mut values).unwrap();
+        let fresh = preprocess(&b, &second).unwrap();
+        prop_assert_eq!(values.as_slice(), fresh.values());
+    }
+}
