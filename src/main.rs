@@ -1,1 +1,3 @@
-fn main(){}
+//! Arguments, one call, exit code.
+
+fn main() {}

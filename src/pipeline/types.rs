@@ -1,6 +1,8 @@
 //! The nouns that pass between the stages. A value of one of these types is already checked: a [`Sample`] has the
 //! right length or does not exist.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 /// Container format of an upload, as its bytes tell it.
@@ -133,7 +135,7 @@ pub struct Prediction {
     /// Row of the class in the model's output, from 0. Labels may repeat; the index does not.
     pub index: usize,
     /// Name of the class.
-    pub label: String,
+    pub label: Arc<str>,
     /// Probability, 0..=1.
     pub score: f32,
 }

@@ -1,0 +1,49 @@
+//! What this process may use of the machine.
+
+use std::thread::available_parallelism;
+
+/// The cores this process may use and the cores the machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cores {
+    /// What the scheduler will really give: CPU affinity and the cgroup quota (v1 or v2) are counted. A container with
+    /// a quota of 2 on a 64-core host has 2.
+    pub usable: usize,
+    /// Cores online in the machine, where the system tells.
+    pub online: Option<usize>,
+}
+
+/// Reads both numbers.
+#[must_use]
+pub fn cores() -> Cores {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| count(&list));
+    // An error means that the system will not say; one core is always there.
+    Cores { usable: available_parallelism().map_or(1, std::num::NonZero::get), online }
+}
+
+/// Counts a kernel CPU list such as `0-3,6`.
+fn count(list: &str) -> Option<usize> {
+    list.trim().split(',').try_fold(0, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        Some(sum + last.checked_sub(first)? + 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_cpu_lists_are_counted() {
+        assert_eq!(count("0-1\n"), Some(2));
+        assert_eq!(count("0-3,6,8-9"), Some(7));
+        assert_eq!(count("0"), Some(1));
+        assert_eq!(count(""), None);
+        assert_eq!(count("3-1"), None);
+    }
+
+    #[test]
+    fn there_is_at_least_one_core() {
+        assert!(cores().usable >= 1);
+    }
+}

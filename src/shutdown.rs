@@ -1,0 +1,135 @@
+//! Signals -> one drain.
+//!
+//! The first Ctrl-C or SIGTERM starts the drain; the second ends the process at once. Everyone who must know watches the
+//! same [`Phase`].
+
+use tokio::sync::watch;
+
+/// Where the server is in its life. It only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Models are loading and warming up.
+    Starting,
+    /// Requests are answered.
+    Ready,
+    /// A signal came: readiness is off, requests are still answered for the drain delay.
+    Leaving,
+    /// New requests are refused; those in flight finish.
+    Draining,
+}
+
+/// Moves the server from phase to phase. One per server; the others hold a [`Phases`].
+#[derive(Debug)]
+pub struct Lifecycle(watch::Sender<Phase>);
+
+/// Sees the phase. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Phases(watch::Receiver<Phase>);
+
+impl Lifecycle {
+    /// A server that is starting.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(watch::Sender::new(Phase::Starting))
+    }
+
+    /// Moves on to `phase`; a phase that has passed is not entered again, so that a model that becomes ready during the
+    /// drain does not turn readiness back on.
+    pub fn advance(&self, phase: Phase) {
+        self.0.send_if_modified(|current| {
+            let moves = phase > *current;
+            if moves {
+                *current = phase;
+            }
+            moves
+        });
+    }
+
+    /// A view for others.
+    #[must_use]
+    pub fn phases(&self) -> Phases {
+        Phases(self.0.subscribe())
+    }
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Phases {
+    /// The phase now.
+    #[must_use]
+    pub fn now(&self) -> Phase {
+        *self.0.borrow()
+    }
+
+    /// Waits until `phase` is reached or passed.
+    pub async fn reached(&mut self, phase: Phase) {
+        // An error means that the server is gone, which is past every phase.
+        let _ = self.0.wait_for(|current| *current >= phase).await;
+    }
+}
+
+/// The signals that end a server. Listens from its creation on, so none is lost between two waits.
+#[derive(Debug)]
+pub struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Begins to listen for Ctrl-C and SIGTERM.
+    ///
+    /// # Errors
+    /// If the system refuses to register the handlers.
+    #[cfg(unix)]
+    pub fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Begins to listen for Ctrl-C.
+    ///
+    /// # Errors
+    /// Never on this system.
+    #[cfg(not(unix))]
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for the next signal and returns its name.
+    pub async fn next(&mut self) -> &'static str {
+        #[cfg(unix)]
+        return tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        };
+        #[cfg(not(unix))]
+        {
+            // Without a handler there is nothing to wait for, and the system ends the process by itself.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            "Ctrl-C"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_only_move_forward() {
+        let lifecycle = Lifecycle::new();
+        let phases = lifecycle.phases();
+        assert_eq!(phases.now(), Phase::Starting);
+        lifecycle.advance(Phase::Draining);
+        lifecycle.advance(Phase::Ready);
+        assert_eq!(phases.now(), Phase::Draining);
+    }
+}

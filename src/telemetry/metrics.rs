@@ -1,0 +1,220 @@
+//! Prometheus metrics, in base units (seconds, bytes, images). The names and labels are documented in `docs/METRICS.md`.
+
+use std::time::Duration;
+
+use prometheus::{
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+use super::timing::{Stage, StageTimes};
+
+/// From 10 microseconds to about 57 seconds in steps of 1.5: fine enough for a 1 ms ResNet-20 and wide enough for a
+/// queue that is full. The same series as Text Embeddings Inference uses, so dashboards compare.
+const SECONDS_START: f64 = 10e-6;
+const SECONDS_FACTOR: f64 = 1.5;
+const SECONDS_BUCKETS: usize = 39;
+/// Powers of two, as batch limits usually are.
+const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// All metric families of one server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    images: IntCounterVec,
+    stage_seconds: HistogramVec,
+    batch_images: HistogramVec,
+    queue_images: IntGaugeVec,
+    model_info: GaugeVec,
+    /// Requests that are being answered now.
+    pub requests_in_flight: IntGauge,
+    /// Open client connections.
+    pub connections: IntGauge,
+    /// Bytes of uploads held in memory now.
+    pub upload_memory_bytes: IntGauge,
+    /// Bytes that decodes have reserved now.
+    pub decode_memory_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Creates and registers every family.
+    ///
+    /// # Panics
+    /// Never in a running program: names and labels are constants, checked by the first test that starts a server.
+    #[must_use]
+    pub fn new() -> Self {
+        let seconds = prometheus::exponential_buckets(SECONDS_START, SECONDS_FACTOR, SECONDS_BUCKETS)
+            .expect("bucket constants are positive and growing");
+        let registry = Registry::new();
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]| {
+            let family = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels);
+            register(&registry, family.expect("metric names are constants"))
+        };
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels).expect("metric names are constants"))
+        };
+        let gauge = |name: &str, help: &str| {
+            register(&registry, IntGauge::new(name, help).expect("metric names are constants"))
+        };
+        let build_info =
+            GaugeVec::new(Opts::new("residual_build_info", "The version of Residual; always 1."), &["version"]);
+        register(&registry, build_info.expect("metric names are constants"))
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1.0);
+        Self {
+            requests: counter(
+                "residual_requests_total",
+                "Requests answered, by route, model and outcome (ok or the error code).",
+                &["route", "model", "outcome"],
+            ),
+            request_seconds: histogram(
+                "residual_request_duration_seconds",
+                "Time from the first byte of the request's head to its answer.",
+                seconds.clone(),
+                &["route"],
+            ),
+            images: counter(
+                "residual_images_total",
+                "Images answered, by model and outcome (ok or the error code).",
+                &["model", "outcome"],
+            ),
+            stage_seconds: histogram(
+                "residual_stage_duration_seconds",
+                "Time one image spent in one stage.",
+                seconds,
+                &["model", "stage"],
+            ),
+            batch_images: histogram(
+                "residual_batch_images",
+                "Images in one batch given to the model.",
+                BATCH_BUCKETS.to_vec(),
+                &["model"],
+            ),
+            queue_images: register(
+                &registry,
+                IntGaugeVec::new(Opts::new("residual_queue_images", "Images waiting for a worker now."), &["model"])
+                    .expect("metric names are constants"),
+            ),
+            model_info: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new("residual_model_info", "A model that is served; always 1."),
+                    &["model", "version", "provider", "sha256"],
+                )
+                .expect("metric names are constants"),
+            ),
+            requests_in_flight: gauge("residual_requests_in_flight", "Requests that are being answered now."),
+            connections: gauge("residual_connections", "Open client connections."),
+            upload_memory_bytes: gauge("residual_upload_memory_bytes", "Bytes of uploads held in memory now."),
+            decode_memory_bytes: gauge("residual_decode_memory_bytes", "Bytes that image decodes have reserved now."),
+            registry,
+        }
+    }
+
+    /// Counts one answered request. `outcome` is `ok` or the stable error code.
+    pub fn request(&self, route: &str, model: &str, outcome: &str, duration: Duration) {
+        self.requests.with_label_values(&[route, model, outcome]).inc();
+        self.request_seconds.with_label_values(&[route]).observe(duration.as_secs_f64());
+    }
+
+    /// The series of one model, looked up once so that the per-image path touches no map.
+    #[must_use]
+    pub fn model(&self, model: &str) -> ModelMetrics {
+        ModelMetrics {
+            images: self.images.clone(),
+            images_ok: self.images.with_label_values(&[model, "ok"]),
+            stage_seconds: Stage::ALL.map(|stage| self.stage_seconds.with_label_values(&[model, stage.name()])),
+            batch_images: self.batch_images.with_label_values(&[model]),
+            queue_images: self.queue_images.with_label_values(&[model]),
+            model: model.to_owned(),
+        }
+    }
+
+    /// Announces a served model.
+    pub fn model_info(&self, model: &str, version: &str, provider: &str, sha256: &str) {
+        self.model_info.with_label_values(&[model, version, provider, sha256]).set(1.0);
+    }
+
+    /// All families in the Prometheus text format, version 0.0.4.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing to a string cannot fail, and families gathered from a registry are never empty.
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "failed to encode the metrics");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+    registry.register(Box::new(collector.clone())).expect("every metric name is registered once");
+    collector
+}
+
+/// The series of one model.
+#[derive(Debug, Clone)]
+pub struct ModelMetrics {
+    model: String,
+    images: IntCounterVec,
+    images_ok: IntCounter,
+    stage_seconds: [Histogram; Stage::ALL.len()],
+    batch_images: Histogram,
+    /// Images waiting for a worker now.
+    pub queue_images: IntGauge,
+}
+
+impl ModelMetrics {
+    /// Counts one image that got its classes, with its stage times.
+    pub fn image_ok(&self, times: &StageTimes) {
+        self.images_ok.inc();
+        for (histogram, stage) in self.stage_seconds.iter().zip(Stage::ALL) {
+            histogram.observe(times.get(stage).as_secs_f64());
+        }
+    }
+
+    /// Counts one image that got an error with this stable code.
+    pub fn image_failed(&self, code: &str) {
+        self.images.with_label_values(&[self.model.as_str(), code]).inc();
+    }
+
+    /// Counts one batch.
+    pub fn batch(&self, len: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 images")]
+        self.batch_images.observe(len as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_shows_in_every_stage_once() {
+        let metrics = Metrics::new();
+        let mut times = StageTimes::default();
+        times.set(Stage::Infer, Duration::from_millis(3));
+        let model = metrics.model("m");
+        model.image_ok(&times);
+        model.image_failed("broken_image");
+        metrics.request("/api/v1/classify", "m", "ok", Duration::from_millis(4));
+        let text = metrics.render();
+        for line in [
+            "residual_stage_duration_seconds_count{model=\"m\",stage=\"infer\"} 1",
+            "residual_stage_duration_seconds_sum{model=\"m\",stage=\"infer\"} 0.003",
+            "residual_images_total{model=\"m\",outcome=\"ok\"} 1",
+            "residual_images_total{model=\"m\",outcome=\"broken_image\"} 1",
+            "residual_requests_total{model=\"m\",outcome=\"ok\",route=\"/api/v1/classify\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
+}
