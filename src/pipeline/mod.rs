@@ -1,10 +1,18 @@
-//! The way of one image, stage by stage: bytes -> [`Image`] -> [`Sample`] -> batch -> logits -> [`Classification`].
+//! The way of one image, stage by stage: upload bytes -> [`Image`] -> [`Sample`] -> batch -> logits ->
+//! [`Classification`].
 //!
-//! Each stage is a folder or a file of its own and knows only the nouns in [`types`]. HTTP, settings and model
-//! directories are other people's business.
+//! Each stage is a folder or a file of its own and knows only the nouns in [`types`]; [`engine`] strings them together
+//! for one model. HTTP, settings and model directories are other people's business.
 
+pub mod batch;
 pub mod decode;
+pub mod engine;
+pub mod infer;
+pub mod postprocess;
+pub mod prepare;
 pub mod preprocess;
 pub mod types;
 
+pub use engine::{Ask, ClassifyError, Engine, EngineOptions, Failure, ModelSpec};
+pub use prepare::PreparePool;
 pub use types::{Classification, Image, ImageFormat, ImageInfo, Prediction, Sample, SampleShape};

@@ -99,6 +99,12 @@ enum Codec<'a> {
     Tiff(Box<tiff::TiffHeader<'a>>),
 }
 
+/// The format that the first bytes name, if it is one that is decoded here.
+#[must_use]
+pub fn sniff(bytes: &[u8]) -> Option<ImageFormat> {
+    sniff::sniff(bytes).ok()
+}
+
 /// Reads the header and checks the limits. No memory is taken for pixels.
 ///
 /// # Errors

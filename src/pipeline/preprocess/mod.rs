@@ -3,6 +3,7 @@
 //! Equal to Pillow followed by numpy, bit for bit. Resize and crop are one step: pixels outside the crop are never
 //! computed. Where a recipe comes from is the zoo's business.
 
+mod describe;
 mod filter;
 mod geometry;
 mod recipe;

@@ -1,0 +1,31 @@
+//! Samples -> batches: a bounded queue, a pure policy, and workers that pull.
+//!
+//! All limits count images, never requests. This stage knows neither HTTP nor ONNX Runtime: a worker runs whatever
+//! implements [`Infer`](super::infer::Infer).
+
+mod decide;
+mod queue;
+mod worker;
+
+pub use decide::{BatchLimits, Decision, decide};
+pub use queue::{Place, Queue, Taken, Waiting};
+pub use worker::{Answer, Job, Scored, work};
+
+/// Why an image got no batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Not enough free places in the queue.
+    #[error("no room for {images} more image(s): at most {images_max} wait at once")]
+    Overloaded {
+        /// Images that asked for a place.
+        images: usize,
+        /// Places in the queue.
+        images_max: usize,
+    },
+    /// The deadline passed before a worker was free.
+    #[error("the deadline passed while the image waited")]
+    Late,
+    /// The queue was closed because the server stops.
+    #[error("the model is shutting down")]
+    Closed,
+}

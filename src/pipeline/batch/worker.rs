@@ -1,0 +1,120 @@
+//! One worker: takes a batch, runs the model, answers every caller exactly once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::BatchError;
+use super::queue::{Queue, Taken, Waiting};
+use crate::pipeline::engine::ClassifyError;
+use crate::pipeline::infer::{Batch, Infer, InferError};
+use crate::pipeline::postprocess::{self, Labels};
+use crate::pipeline::types::{Classification, ImageInfo, Sample};
+use crate::telemetry::{ModelMetrics, Stage, StageTimes};
+
+/// What a caller gets for one image.
+pub type Answer = Result<Scored, ClassifyError>;
+
+/// One classified image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// The best classes.
+    pub classification: Classification,
+    /// Size and format of the upload.
+    pub image: ImageInfo,
+    /// Where the time went.
+    pub times: StageTimes,
+}
+
+/// One image on its way to a worker.
+#[derive(Debug)]
+pub struct Job {
+    /// The prepared image.
+    pub sample: Sample,
+    /// Classes wanted.
+    pub top_k: usize,
+    /// Size and format of the upload, for the answer.
+    pub image: ImageInfo,
+    /// Stage times so far.
+    pub times: StageTimes,
+    /// When the answer is too late.
+    pub deadline: Instant,
+    /// The caller. A closed channel means that it left.
+    pub reply: oneshot::Sender<Answer>,
+}
+
+impl Waiting for Job {
+    fn caller_left(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
+/// Serves `queue` with `model` until the queue is closed and empty. `batch` is this worker's buffer, reused for every
+/// batch.
+pub fn work(queue: &Queue<Job>, model: &mut dyn Infer, mut batch: Batch, labels: &Labels, metrics: &ModelMetrics) {
+    let mut taken = Taken::default();
+    while queue.take(&mut taken) {
+        metrics.queue_images.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+        for job in taken.late.drain(..) {
+            reply(job.reply, Err(BatchError::Late.into()));
+        }
+        if !taken.batch.is_empty() {
+            run(&mut taken.batch, model, &mut batch, labels, metrics);
+        }
+    }
+}
+
+fn run(
+    jobs: &mut Vec<(Job, Duration)>,
+    model: &mut dyn Infer,
+    batch: &mut Batch,
+    labels: &Labels,
+    metrics: &ModelMetrics,
+) {
+    batch.clear();
+    for (job, _) in jobs.iter() {
+        batch.push(&job.sample);
+    }
+    let batch_len = batch.len();
+    metrics.batch(batch_len);
+    let started = Instant::now();
+    // A panic in the runtime's binding must cost one batch, not the worker and with it the whole model.
+    let result = catch_unwind(AssertUnwindSafe(|| model.infer(batch))).unwrap_or(Err(InferError::Panicked));
+    let infer = started.elapsed();
+    let logits = match result {
+        Ok(logits) => logits,
+        Err(error) => {
+            tracing::error!(%error, batch.len = batch_len, "inference failed for a batch of {batch_len}");
+            for (job, _) in jobs.drain(..) {
+                reply(job.reply, Err(error.clone().into()));
+            }
+            return;
+        }
+    };
+    for (index, (job, queued)) in jobs.drain(..).enumerate() {
+        let Job { top_k, image, mut times, reply: caller, .. } = job;
+        let started = Instant::now();
+        let answer = logits.row(index).map(|row| {
+            let classification = postprocess::classify(row, labels, top_k);
+            times.set(Stage::Queue, queued);
+            times.set(Stage::Infer, infer);
+            times.set(Stage::Postprocess, started.elapsed());
+            times.batch_len = batch_len;
+            Scored { classification, image, times }
+        });
+        reply(caller, answer.map_err(Into::into));
+    }
+}
+
+fn reply(caller: oneshot::Sender<Answer>, answer: Answer) {
+    // The caller may have left meanwhile; then nobody misses the answer.
+    let _ = caller.send(answer);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::*;
+use crate::pipeline::batch::BatchLimits;
+use crate::pipeline::infer::Logits;
+use crate::pipeline::types::{ImageFormat, SampleShape};
+use crate::telemetry::Metrics;
+
+const SHAPE: SampleShape = SampleShape { height: 1, width: 1 };
+
+/// Returns for each sample the logits `[0, first value]`, or what the script says instead.
+struct Fake {
+    script: VecDeque<Step>,
+    batches: Vec<usize>,
+}
+
+enum Step {
+    Fail(InferError),
+    Panic,
+    NanFor(usize),
+}
+
+impl Infer for Fake {
+    fn infer(&mut self, batch: &Batch) -> Result<Logits, InferError> {
+        self.batches.push(batch.len());
+        let mut values: Vec<f32> = batch.values().chunks(3).flat_map(|sample| [0.0, sample[0]]).collect();
+        match self.script.pop_front() {
+            None => {}
+            Some(Step::Fail(error)) => return Err(error),
+            Some(Step::Panic) => panic!("scripted"),
+            Some(Step::NanFor(index)) => values[index * 2] = f32::NAN,
+        }
+        Logits::new(&[i64::try_from(batch.len()).unwrap(), 2], values, batch.len(), 2)
+    }
+}
+
+struct Bench {
+    queue: Queue<Job>,
+    callers: Vec<oneshot::Receiver<Answer>>,
+}
+
+impl Bench {
+    fn new(images_max: usize) -> Self {
+        let limits = BatchLimits { images_max, delay: Duration::ZERO };
+        Self { queue: Queue::new(64, limits), callers: Vec::new() }
+    }
+
+    fn submit(&mut self, first_value: f32, deadline: Instant) {
+        let (reply, caller) = oneshot::channel();
+        let job = Job {
+            sample: Sample::new(SHAPE, vec![first_value; 3]),
+            top_k: 1,
+            image: ImageInfo { width: 1, height: 1, format: ImageFormat::Png },
+            times: StageTimes::default(),
+            deadline,
+            reply,
+        };
+        let place = self.queue.reserve(1).unwrap().pop().unwrap();
+        assert!(self.queue.push(place, job).is_ok());
+        self.callers.push(caller);
+    }
+
+    /// Lets one worker answer everything, and returns the answers and the batch sizes.
+    fn run(&mut self, script: impl IntoIterator<Item = Step>) -> (Vec<Result<Answer, TryRecvError>>, Vec<usize>) {
+        self.queue.close();
+        let mut fake = Fake { script: script.into_iter().collect(), batches: Vec::new() };
+        let batch = Batch::new(SHAPE, self.queue.limits().images_max);
+        work(&self.queue, &mut fake, batch, &Labels::new(["zero", "one"]), &Metrics::new().model("fake"));
+        (self.callers.iter_mut().map(oneshot::Receiver::try_recv).collect(), fake.batches)
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+#[test]
+fn every_caller_gets_the_answer_to_its_own_image() {
+    let mut bench = Bench::new(4);
+    (0..10).for_each(|n| bench.submit(if n % 3 == 0 { 5.0 } else { -5.0 }, soon()));
+    let (answers, batches) = bench.run([]);
+    assert_eq!(batches, [4, 4, 2]);
+    for (n, answer) in answers.into_iter().enumerate() {
+        let scored = answer.unwrap().unwrap();
+        assert_eq!(scored.classification.predictions[0].index, usize::from(n % 3 == 0), "image {n}");
+        assert_eq!(scored.times.batch_len, if n < 8 { 4 } else { 2 });
+    }
+}
+
+#[test]
+fn a_late_image_is_answered_and_not_computed() {
+    let mut bench = Bench::new(4);
+    bench.submit(1.0, Instant::now());
+    bench.submit(1.0, soon());
+    let (answers, batches) = bench.run([]);
+    assert_eq!(answers[0], Ok(Err(ClassifyError::Late)));
+    assert!(answers[1].as_ref().unwrap().is_ok());
+    assert_eq!(batches, [1]);
+}
+
+#[test]
+fn a_caller_that_left_costs_no_inference() {
+    let mut bench = Bench::new(4);
+    bench.submit(1.0, soon());
+    bench.submit(1.0, soon());
+    bench.callers.remove(0);
+    let (answers, batches) = bench.run([]);
+    assert_eq!((answers.len(), batches), (1, vec![1]));
+    assert!(answers[0].as_ref().unwrap().is_ok());
+}
+
+#[test]
+fn a_failed_run_is_told_to_everyone_in_it_and_the_next_batch_goes_on() {
+    let mut bench = Bench::new(2);
+    (0..4).for_each(|_| bench.submit(1.0, soon()));
+    let error = InferError::Run { batch_len: 2, cause: "scripted".to_owned() };
+    let (answers, _) = bench.run([Step::Fail(error.clone())]);
+    assert_eq!(answers[0], Ok(Err(ClassifyError::Infer(error.clone()))));
+    assert_eq!(answers[1], Ok(Err(ClassifyError::Infer(error))));
+    assert!(answers[2].as_ref().unwrap().is_ok() && answers[3].as_ref().unwrap().is_ok());
+}
+
+#[test]
+fn a_panic_in_the_runtime_costs_one_batch() {
+    let mut bench = Bench::new(1);
+    (0..2).for_each(|_| bench.submit(1.0, soon()));
+    let (answers, _) = bench.run([Step::Panic]);
+    assert_eq!(answers[0], Ok(Err(ClassifyError::Infer(InferError::Panicked))));
+    assert!(answers[1].as_ref().unwrap().is_ok());
+}
+
+#[test]
+fn a_nan_is_an_error_for_its_own_image_and_never_an_answer() {
+    let mut bench = Bench::new(2);
+    (0..2).for_each(|_| bench.submit(1.0, soon()));
+    let (answers, _) = bench.run([Step::NanFor(1)]);
+    assert!(answers[0].as_ref().unwrap().is_ok());
+    let error = answers[1].as_ref().unwrap().as_ref().unwrap_err();
+    assert!(matches!(error, ClassifyError::Infer(InferError::NotFinite { class: 0, .. })), "{error}");
+}

@@ -1,0 +1,412 @@
+//! One served model: its pool of preparers, its queue, its workers. The stages know nothing of each other; this file
+//! strings them together.
+
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::batch::{self, Answer, BatchError, BatchLimits, Job, Place, Queue};
+use super::decode::DecodeError;
+use super::decode::budget::BudgetError;
+use super::infer::{
+    Batch, Contract, Environment, Infer as _, InferError, Layout, ModelSource, Provider, Session, SessionOptions,
+};
+use super::postprocess::Labels;
+use super::prepare::PreparePool;
+use super::preprocess::{PreprocessError, Recipe};
+use super::types::{Sample, SampleShape};
+use crate::telemetry::ModelMetrics;
+
+/// Everything that is known about a model before it runs. Filled by `zoo`.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// The name clients ask for.
+    pub name: String,
+    /// Version, as clients see it.
+    pub version: String,
+    /// The ONNX bytes.
+    pub source: ModelSource,
+    /// Where the model comes from, for people: `built in`, or a path.
+    pub origin: String,
+    /// sha256 of the ONNX file, lower-case hex.
+    pub sha256: String,
+    /// How an image becomes a sample.
+    pub recipe: Recipe,
+    /// Shape of that sample.
+    pub sample_shape: SampleShape,
+    /// Where the recipe was read, for people: `preprocessor_config.json`.
+    pub recipe_source: String,
+    /// The classes' names.
+    pub labels: Labels,
+}
+
+/// How a model is run.
+#[derive(Debug, Clone, Copy)]
+pub struct EngineOptions {
+    /// The execution provider.
+    pub provider: Provider,
+    /// Threads of each stage.
+    pub layout: Layout,
+    /// Bounds of a batch.
+    pub batch: BatchLimits,
+    /// Places in the queue.
+    pub queue_images_max: usize,
+}
+
+/// What one request wants of one image.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// Classes wanted, 1 up to the model's number of classes.
+    pub top_k: usize,
+    /// When the answer is too late, counted from the arrival of the request.
+    pub deadline: Instant,
+}
+
+/// Why an image got no classes.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ClassifyError {
+    /// The upload is no image that can be decoded.
+    #[error("decode image: {0}")]
+    Decode(#[from] DecodeError),
+    /// The image needs more memory than all decodes together may hold.
+    #[error("decode image: {0}")]
+    Memory(BudgetError),
+    /// The image does not fit the recipe.
+    #[error("preprocess image: {0}")]
+    Preprocess(#[from] PreprocessError),
+    /// The batch stage refused it.
+    #[error(transparent)]
+    Batch(BatchError),
+    /// The model failed.
+    #[error("infer: {0}")]
+    Infer(#[from] InferError),
+    /// The deadline passed.
+    #[error("no answer within the request's time limit")]
+    Late,
+    /// A thread that worked on the image panicked.
+    #[error("a worker dropped the image without an answer")]
+    Lost,
+}
+
+impl From<BatchError> for ClassifyError {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Late => Self::Late,
+            BatchError::Overloaded { .. } | BatchError::Closed => Self::Batch(error),
+        }
+    }
+}
+
+impl From<BudgetError> for ClassifyError {
+    fn from(error: BudgetError) -> Self {
+        match error {
+            BudgetError::TimedOut { .. } => Self::Late,
+            BudgetError::TooLarge { .. } => Self::Memory(error),
+        }
+    }
+}
+
+/// What kind of failure an image met: the stable codes that clients, metrics and `residual classify --json` show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The image has no bytes.
+    EmptyImage,
+    /// The bytes are no image.
+    NotAnImage,
+    /// An image of a kind that is not decoded here.
+    UnsupportedImage,
+    /// Too many pixels, or too much memory to decode.
+    ImageTooLarge,
+    /// Damaged or cut short.
+    BrokenImage,
+    /// The picture does not fit the recipe.
+    PreprocessFailed,
+    /// No place in the queue.
+    Overloaded,
+    /// The server stops.
+    ShuttingDown,
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// The model failed.
+    InferenceFailed,
+}
+
+impl Failure {
+    /// The stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::EmptyImage => "empty_image",
+            Self::NotAnImage => "not_an_image",
+            Self::UnsupportedImage => "unsupported_image",
+            Self::ImageTooLarge => "image_too_large",
+            Self::BrokenImage => "broken_image",
+            Self::PreprocessFailed => "preprocess_failed",
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting_down",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::InferenceFailed => "inference_failed",
+        }
+    }
+}
+
+impl ClassifyError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Decode(error) => match error {
+                DecodeError::Empty => Failure::EmptyImage,
+                DecodeError::NotAnImage { .. } => Failure::NotAnImage,
+                DecodeError::UnsupportedFormat { .. } | DecodeError::UnsupportedFeature { .. } => {
+                    Failure::UnsupportedImage
+                }
+                DecodeError::TooWide { .. } | DecodeError::TooTall { .. } | DecodeError::TooManyPixels { .. } => {
+                    Failure::ImageTooLarge
+                }
+                DecodeError::Broken { .. } => Failure::BrokenImage,
+            },
+            Self::Memory(_) => Failure::ImageTooLarge,
+            Self::Preprocess(_) => Failure::PreprocessFailed,
+            Self::Batch(BatchError::Overloaded { .. }) => Failure::Overloaded,
+            Self::Batch(BatchError::Closed) => Failure::ShuttingDown,
+            Self::Batch(BatchError::Late) | Self::Late => Failure::DeadlineExceeded,
+            Self::Infer(_) | Self::Lost => Failure::InferenceFailed,
+        }
+    }
+
+    /// The stable code of its kind.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.failure().code()
+    }
+}
+
+/// A running model. Dropping it closes the queue, lets the workers answer what waits, and joins them.
+#[derive(Debug)]
+pub struct Engine {
+    spec: Arc<ModelSpec>,
+    contract: Contract,
+    options: EngineOptions,
+    pool: PreparePool,
+    queue: Arc<Queue<Job>>,
+    metrics: ModelMetrics,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The way a model runs, as metadata shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Execution {
+    /// The execution provider in use.
+    pub provider: Provider,
+    /// Threads of each stage.
+    #[serde(flatten)]
+    pub layout: Layout,
+    /// Images in one batch, at most.
+    pub batch_images_max: usize,
+    /// How long an image waits for company while a worker is idle, in milliseconds.
+    pub batch_delay_ms: f64,
+    /// Images that may wait.
+    pub queue_images_max: usize,
+}
+
+impl Engine {
+    /// Loads the model into one session a worker, runs each once with a single image and once with a full batch, and
+    /// returns when all are warm. Blocks; call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`InferError`] if the provider or the model cannot be used, or the warm-up run fails.
+    pub fn start(
+        environment: &Environment,
+        spec: ModelSpec,
+        mut options: EngineOptions,
+        pool: PreparePool,
+        metrics: ModelMetrics,
+    ) -> Result<Self, InferError> {
+        let spec = Arc::new(spec);
+        let (contract, sessions) = load_sessions(environment, &spec, options)?;
+        if let Some(images_max) = contract.batch_images_max {
+            options.batch.images_max = options.batch.images_max.min(images_max);
+        }
+        let queue = Arc::new(Queue::new(options.queue_images_max, options.batch));
+        let (warm, warmed) = mpsc::channel();
+        let workers = sessions
+            .into_iter()
+            .enumerate()
+            .map(|(index, session)| {
+                let (queue, spec, metrics, warm) =
+                    (Arc::clone(&queue), Arc::clone(&spec), metrics.clone(), warm.clone());
+                let worker = move || run_worker(session, &queue, &spec, options.batch.images_max, &metrics, &warm);
+                // Joined when the engine is dropped; the closed queue is its stop.
+                std::thread::Builder::new().name(format!("infer-{index}")).spawn(worker)
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| InferError::Model {
+                model: spec.name.clone(),
+                cause: format!("start a thread: {error}"),
+            })?;
+        let count = workers.len();
+        let engine = Self { spec, contract, options, pool, queue, metrics, workers: Mutex::new(workers) };
+        // An early return drops the engine, which stops the other workers.
+        for _ in 0..count {
+            warmed.recv().expect("every worker reports its warm-up, and this scope keeps a sender")?;
+        }
+        Ok(engine)
+    }
+
+    /// What is known about the model.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// What the graph takes and returns.
+    #[must_use]
+    pub fn contract(&self) -> &Contract {
+        &self.contract
+    }
+
+    /// How the model runs.
+    #[must_use]
+    pub fn execution(&self) -> Execution {
+        Execution {
+            provider: self.options.provider,
+            layout: self.options.layout,
+            batch_images_max: self.options.batch.images_max,
+            batch_delay_ms: self.options.batch.delay.as_secs_f64() * 1e3,
+            queue_images_max: self.options.queue_images_max,
+        }
+    }
+
+    /// Reserves places for `n` images of one request, all or none.
+    ///
+    /// # Errors
+    /// [`BatchError::Overloaded`].
+    pub fn reserve(&self, n: usize) -> Result<Vec<Place>, BatchError> {
+        self.queue.reserve(n)
+    }
+
+    /// Classifies one upload. Dropping the future is how a caller leaves: whatever stage its image is in, the next one
+    /// does not begin.
+    ///
+    /// # Errors
+    /// [`ClassifyError`] of the stage that failed.
+    pub async fn classify(&self, place: Place, upload: Bytes, ask: Ask) -> Answer {
+        let answer = self.run_stages(place, upload, ask).await;
+        match &answer {
+            Ok(scored) => self.metrics.image_ok(&scored.times),
+            Err(error) => self.metrics.image_failed(error.code()),
+        }
+        answer
+    }
+
+    async fn run_stages(&self, place: Place, upload: Bytes, ask: Ask) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let started = Instant::now();
+        let (pool, queue, spec, gauge) =
+            (self.pool.clone(), Arc::clone(&self.queue), Arc::clone(&self.spec), self.metrics.queue_images.clone());
+        // One channel for both outcomes: the preparer answers if the image fails there, else the job carries the
+        // channel on to a worker. That is one wake-up of the caller instead of two.
+        let prepare = move || {
+            if reply.is_closed() {
+                return;
+            }
+            let prepared = match pool.prepare(&upload, &spec.recipe, started, ask.deadline) {
+                Ok(prepared) => prepared,
+                Err(error) => return drop(reply.send(Err(error))),
+            };
+            drop(upload);
+            let job = Job {
+                sample: prepared.sample,
+                top_k: ask.top_k,
+                image: prepared.image,
+                times: prepared.times,
+                deadline: ask.deadline,
+                reply,
+            };
+            match queue.push(place, job) {
+                Ok(()) => gauge.set(i64::try_from(queue.len()).unwrap_or(i64::MAX)),
+                Err(job) => drop(job.reply.send(Err(BatchError::Closed.into()))),
+            }
+        };
+        self.pool.start(ask.deadline, prepare).await?;
+        match tokio::time::timeout_at(ask.deadline.into(), answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_dropped)) => Err(ClassifyError::Lost),
+            Err(_elapsed) => Err(ClassifyError::Late),
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.queue.close();
+        for worker in self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A worker that panicked has printed its panic; there is nothing left to stop.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// One session a worker, each loaded and checked. The first is loaded alone, so that a bad model fails once.
+fn load_sessions(
+    environment: &Environment,
+    spec: &ModelSpec,
+    options: EngineOptions,
+) -> Result<(Contract, Vec<Session>), InferError> {
+    let session_options =
+        SessionOptions { provider: options.provider, intra_op_threads: options.layout.intra_op_threads };
+    let load = || Session::load(environment, &spec.name, &spec.source, spec.sample_shape, session_options);
+    let first = load()?;
+    let contract = first.contract().clone();
+    if contract.classes != spec.labels.len() {
+        return Err(InferError::Contract {
+            model: spec.name.clone(),
+            found: format!("{} classes", contract.classes),
+            expected: format!("{}, as many as it has labels", spec.labels.len()),
+        });
+    }
+    let mut sessions = vec![first];
+    for _ in 1..options.layout.workers {
+        sessions.push(load()?);
+    }
+    Ok((contract, sessions))
+}
+
+fn run_worker(
+    mut session: Session,
+    queue: &Queue<Job>,
+    spec: &ModelSpec,
+    batch_images_max: usize,
+    metrics: &ModelMetrics,
+    warm: &mpsc::Sender<Result<(), InferError>>,
+) {
+    let mut batch = Batch::new(spec.sample_shape, batch_images_max);
+    let result = warm_up(&mut session, &mut batch, spec.sample_shape, batch_images_max);
+    let failed = result.is_err();
+    // The engine may have given up already; then the queue is closed and this thread ends below.
+    let _ = warm.send(result);
+    if !failed {
+        batch::work(queue, &mut session, batch, &spec.labels, metrics);
+    }
+}
+
+/// Runs a single image and a full batch, so that the first request pays for no allocation and no kernel choice.
+fn warm_up(
+    session: &mut Session,
+    batch: &mut Batch,
+    shape: SampleShape,
+    batch_images_max: usize,
+) -> Result<(), InferError> {
+    let sample = Sample::new(shape, vec![0.0; shape.len()]);
+    for len in [1, batch_images_max] {
+        batch.clear();
+        (0..len).for_each(|_| batch.push(&sample));
+        session.infer(batch)?.row(0)?;
+    }
+    Ok(())
+}

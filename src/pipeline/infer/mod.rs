@@ -1,0 +1,103 @@
+//! Batches -> logits, through ONNX Runtime. The only folder that names `ort`.
+//!
+//! A session belongs to one worker thread. What a model's file promises is read once into a [`Contract`]; what a run
+//! returns is checked against it, so that a NaN or a wrong shape is an error and never an answer.
+
+mod environment;
+mod layout;
+mod provider;
+mod session;
+mod tensors;
+
+pub use environment::Environment;
+pub use layout::{Layout, LayoutRequest, layout};
+pub use provider::{Provider, ProviderChoice};
+pub use session::{Contract, ModelSource, Session, SessionOptions};
+pub use tensors::{Batch, Logits};
+
+/// Computes logits for a batch. Implemented by [`Session`], and by fakes in the batcher's tests.
+pub trait Infer {
+    /// Logits `[batch.len(), classes]`.
+    ///
+    /// # Errors
+    /// If the run fails or returns anything but that shape.
+    fn infer(&mut self, batch: &Batch) -> Result<Logits, InferError>;
+}
+
+/// Why a model cannot be loaded or a batch cannot be computed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InferError {
+    /// The shared library cannot be used.
+    #[error("load ONNX Runtime from {library}: {cause}")]
+    Library {
+        /// Path of the library.
+        library: String,
+        /// What the loader said.
+        cause: String,
+    },
+    /// A second, different library in one process.
+    #[error("ONNX Runtime is already loaded from {loaded}; one process cannot load {asked} as well")]
+    SecondLibrary {
+        /// The library in use.
+        loaded: String,
+        /// The library asked for.
+        asked: String,
+    },
+    /// The provider that was asked for by name is not to be had.
+    #[error("execution provider {provider} is not available: {cause}; {fix}")]
+    Provider {
+        /// The provider asked for.
+        provider: &'static str,
+        /// What is missing.
+        cause: String,
+        /// What to do about it.
+        fix: &'static str,
+    },
+    /// ONNX Runtime refuses the model.
+    #[error("load model {model}: {cause}")]
+    Model {
+        /// Name or path of the model.
+        model: String,
+        /// What the runtime said.
+        cause: String,
+    },
+    /// The graph's inputs or outputs are not those of an image classifier that is supported.
+    #[error("model {model} has {found}; expected {expected}")]
+    Contract {
+        /// Name or path of the model.
+        model: String,
+        /// What the graph has.
+        found: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// The runtime failed while computing.
+    #[error("run a batch of {batch_len}: {cause}")]
+    Run {
+        /// Images in the batch.
+        batch_len: usize,
+        /// What the runtime said.
+        cause: String,
+    },
+    /// The output has another shape than the graph promised.
+    #[error("the model returned shape {found:?} for a batch of {batch_len}; expected [{batch_len}, {classes}]")]
+    Shape {
+        /// The shape returned.
+        found: Vec<i64>,
+        /// Images in the batch.
+        batch_len: usize,
+        /// Classes of the model.
+        classes: usize,
+    },
+    /// A logit is NaN or infinite.
+    #[error("the model returned {value} for class {class}; every logit must be finite")]
+    NotFinite {
+        /// Index of the class.
+        class: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+    /// The call into the runtime panicked.
+    #[error("the runtime's binding panicked during a run")]
+    Panicked,
+}

@@ -1,0 +1,95 @@
+//! Upload bytes -> [`Sample`]: decode and preprocess, on blocking threads, under a permit and a memory budget.
+//!
+//! Async threads never compute; how many images are prepared at once and how much memory they hold together are bounds
+//! of this pool, shared by all models.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::decode::budget::MemoryBudget;
+use super::decode::{self, DecodeOptions};
+use super::engine::ClassifyError;
+use super::preprocess::{self, Recipe};
+use super::types::{ImageInfo, Sample};
+use crate::telemetry::{Stage, StageTimes};
+
+/// The bounded pool that prepares images. Cheap to clone; clones share the bounds.
+#[derive(Debug, Clone)]
+pub struct PreparePool {
+    permits: Arc<Semaphore>,
+    memory: Arc<MemoryBudget>,
+    options: DecodeOptions,
+}
+
+/// One image that is ready for its model.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The model's input.
+    pub sample: Sample,
+    /// Size and format of the upload.
+    pub image: ImageInfo,
+    /// Decode and preprocess times.
+    pub times: StageTimes,
+}
+
+impl PreparePool {
+    /// A pool that prepares `threads` images at once.
+    #[must_use]
+    pub fn new(threads: usize, memory: Arc<MemoryBudget>, options: DecodeOptions) -> Self {
+        Self { permits: Arc::new(Semaphore::new(threads)), memory, options }
+    }
+
+    /// Runs `work` on a blocking thread once a permit is free. Returns when the work has begun or the deadline has
+    /// passed; what the work makes travels by its own way.
+    ///
+    /// # Errors
+    /// [`ClassifyError::Late`] if no permit came in time; then `work` never ran.
+    pub async fn start(&self, deadline: Instant, work: impl FnOnce() + Send + 'static) -> Result<(), ClassifyError> {
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        let permit = match tokio::time::timeout_at(deadline.into(), permit).await {
+            Ok(Ok(permit)) => permit,
+            // The semaphore is never closed, so only the deadline is left.
+            Ok(Err(_)) | Err(_) => return Err(ClassifyError::Late),
+        };
+        // Nobody joins this task: it ends by itself after one image, its panic shows as a dropped reply channel, and the
+        // runtime waits for it at shutdown.
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work();
+        });
+        Ok(())
+    }
+
+    /// Decodes and preprocesses one upload on the calling thread. `started` is when the image began to wait for it.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the upload, or [`ClassifyError::Late`] if no decode memory came free in time.
+    pub fn prepare(
+        &self,
+        upload: &Bytes,
+        recipe: &Recipe,
+        started: Instant,
+        deadline: Instant,
+    ) -> Result<Prepared, ClassifyError> {
+        let pending = decode::open(upload, &self.options)?;
+        let reservation = self.memory.reserve(pending.memory_bytes(), deadline)?;
+        let image = pending.decode()?;
+        let decoded = Instant::now();
+        let sample = preprocess::preprocess(&image, recipe)?;
+        let mut times = StageTimes::default();
+        times.set(Stage::Decode, decoded - started);
+        times.set(Stage::Preprocess, decoded.elapsed());
+        let info = image.info();
+        drop((image, reservation));
+        Ok(Prepared { sample, image: info, times })
+    }
+
+    /// Bytes that decodes have reserved now.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.used()
+    }
+}
