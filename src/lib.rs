@@ -8,3 +8,4 @@ pub mod pipeline;
 pub mod runtime;
 pub mod shutdown;
 pub mod telemetry;
+pub mod zoo;
