@@ -3,9 +3,15 @@
 //! The modules stand in the order in which a request meets them; `docs/ARCHITECTURE.md` walks one image through them.
 
 pub mod cli;
-pub mod machine;
-pub mod pipeline;
-pub mod runtime;
+pub mod config;
+pub mod serve;
 pub mod shutdown;
-pub mod telemetry;
+
+pub mod http;
+pub mod pipeline;
+
+pub mod runtime;
 pub mod zoo;
+
+pub mod machine;
+pub mod telemetry;

@@ -1,0 +1,53 @@
+//! `residual serve`: gathers the settings from all their places, then hands over to [`crate::serve`].
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, Args, CommandFactory as _};
+
+use super::Cli;
+use crate::config::{LogSetting, Settings, file};
+use crate::telemetry::logging::{self, LogFormat};
+
+/// Arguments of `residual serve`.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// Print the settings that result, as a settings file, and exit.
+    #[arg(long, help_heading = "Settings")]
+    print_config: bool,
+}
+
+/// Runs `residual serve` with `arguments`, the whole command line.
+pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    let matches = serve_matches(arguments)?;
+    let from_file = match matches.get_one::<std::path::PathBuf>("config") {
+        Some(path) => file::flags(path, &super::settings_command(), &matches)?,
+        None => Vec::new(),
+    };
+    // The file's flags are added to the command line's; none is in both, since what was given was left out.
+    let with_file: Vec<OsString> = arguments.iter().cloned().chain(from_file.iter().cloned()).collect();
+    let matches = serve_matches(&with_file)?;
+    let settings = super::settings_from(&matches)?;
+    settings.check()?;
+    if matches.get_flag("print_config") {
+        std::io::stdout().write_all(file::print(&super::settings_command(), &matches, &from_file).as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let format = match settings.log.log_format {
+        LogSetting::Text => LogFormat::Text,
+        LogSetting::Json => LogFormat::Json,
+    };
+    logging::init(format, &settings.log.log)
+        .map_err(|error| anyhow::anyhow!("--log {:?} is no log filter: {error}", settings.log.log))?;
+    crate::serve::run(&settings)
+}
+
+fn serve_matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let (_, serve) = matches.subcommand().expect("the caller has seen the subcommand serve");
+    Ok(serve.clone())
+}

@@ -1,0 +1,42 @@
+//! Every bound of the server by name: its default, its unit, and why it is that one. Each is a setting of the same name.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+/// One upload, with everything in it. Phone photos are below 10 MiB, raw camera JPEGs below 20.
+pub const BODY_BYTES_MAX: ByteSize = ByteSize::mib(20);
+/// All uploads in memory together.
+pub const UPLOAD_MEMORY_MAX: ByteSize = ByteSize::mib(256);
+/// Images in one request.
+pub const REQUEST_IMAGES_MAX: usize = 32;
+/// From the last answer (or the opening) of a connection to the end of the next request's head. The same clock closes
+/// idle connections, so it is above the 60 seconds after which common balancers drop theirs: the other way round they
+/// would reuse a connection that is just being closed.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(65);
+/// From the end of the head to the end of the body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// From the end of the body to the answer.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Head of a request, and the read buffer of a connection. Browsers and balancers stay below 8 KiB.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Open connections. Above it new ones wait in the listener's backlog.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// Images that wait for a worker, in preparation or prepared. Above it requests get 503 at once.
+pub const QUEUE_IMAGES_MAX: usize = 256;
+/// Images in one batch. Gains flatten above 8 on CPUs; a larger one only adds latency.
+pub const BATCH_IMAGES_MAX: usize = 8;
+/// How long a batch waits for company while a worker is idle.
+pub const BATCH_DELAY: Duration = Duration::ZERO;
+/// Width of an image in pixels.
+pub const IMAGE_WIDTH_MAX: u32 = 32_768;
+/// Height of an image in pixels.
+pub const IMAGE_HEIGHT_MAX: u32 = 32_768;
+/// Pixels of an image: larger than the photos of today's phones (50 megapixels), far below what exhausts memory.
+pub const IMAGE_PIXELS_MAX: u64 = 64_000_000;
+/// What all decodes hold at once. One 64-megapixel photo takes up to 512 MB with its copies.
+pub const DECODE_MEMORY_MAX: ByteSize = ByteSize::gib(1);
+/// After the first signal: how long requests in flight may take to finish.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(25);
+/// After the first signal: how long the server keeps answering with readiness off.
+pub const DRAIN_DELAY: Duration = Duration::ZERO;

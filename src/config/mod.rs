@@ -1,0 +1,273 @@
+//! Settings: default < TOML file < `RESIDUAL_*` variable < flag.
+//!
+//! The structs below are the one place where a setting is named, typed, bounded and explained. The flag `--batch-delay`,
+//! the variable `RESIDUAL_BATCH_DELAY` and the file's key `batch_delay` are the same setting; [`file`] derives the latter
+//! from the former, so they cannot disagree.
+
+pub mod file;
+pub mod limits;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser as _};
+use clap::{Args, ValueEnum};
+use humantime::Duration as Time;
+
+use crate::pipeline::infer::ProviderChoice;
+
+/// Everything `residual serve` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// TOML file with settings, keys named like the flags (batch_delay = "2ms").
+    #[arg(long, value_name = "FILE", env = "RESIDUAL_CONFIG", help_heading = "Settings")]
+    pub config: Option<PathBuf>,
+
+    /// Where clients connect.
+    #[command(flatten)]
+    pub http: HttpSettings,
+    /// What is served and on what.
+    #[command(flatten)]
+    pub model: ModelSettings,
+    /// How images share the machine.
+    #[command(flatten)]
+    pub batch: BatchSettings,
+    /// What uploads may be.
+    #[command(flatten)]
+    pub image: ImageSettings,
+    /// What the log says.
+    #[command(flatten)]
+    pub log: LogSettings,
+}
+
+/// Listening, bounds and waits of the HTTP edge.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub struct HttpSettings {
+    /// Address to listen on. 0.0.0.0 or :: makes the server reachable from other machines.
+    #[arg(long, env = "RESIDUAL_HOST", value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub host: IpAddr,
+
+    /// Port of the HTTP API. 0 takes any free port; the log says which.
+    #[arg(long, env = "RESIDUAL_HTTP_PORT", value_name = "PORT", default_value_t = 8000)]
+    pub http_port: u16,
+
+    /// Size of one upload, at most. Larger ones get 413.
+    #[arg(long, env = "RESIDUAL_BODY_BYTES_MAX", value_name = "SIZE", default_value_t = limits::BODY_BYTES_MAX, value_parser = size)]
+    pub body_bytes_max: ByteSize,
+
+    /// Memory that all uploads hold together. Above it requests get 503.
+    #[arg(long, env = "RESIDUAL_UPLOAD_MEMORY_MAX", value_name = "SIZE", default_value_t = limits::UPLOAD_MEMORY_MAX, value_parser = size)]
+    pub upload_memory_max: ByteSize,
+
+    /// Images in one request, at most. More get 413.
+    #[arg(long, env = "RESIDUAL_REQUEST_IMAGES_MAX", value_name = "N", default_value_t = limits::REQUEST_IMAGES_MAX, value_parser = count(1, 4096))]
+    pub request_images_max: usize,
+
+    /// Open connections, at most. More wait to be accepted.
+    #[arg(long, env = "RESIDUAL_CONNECTIONS_MAX", value_name = "N", default_value_t = limits::CONNECTIONS_MAX, value_parser = count(1, 1_000_000))]
+    pub connections_max: usize,
+
+    /// Time for a client to send the head of a request, and how long an idle connection is kept.
+    #[arg(long, env = "RESIDUAL_HEADER_TIMEOUT", value_name = "TIME", default_value_t = limits::HEADER_TIMEOUT.into(), value_parser = positive_duration)]
+    pub header_timeout: Time,
+
+    /// Time for a client to send the body. Slower ones get 408.
+    #[arg(long, env = "RESIDUAL_BODY_TIMEOUT", value_name = "TIME", default_value_t = limits::BODY_TIMEOUT.into(), value_parser = positive_duration)]
+    pub body_timeout: Time,
+
+    /// Time for the server to answer, from the end of the upload. Later requests get 504.
+    #[arg(long, env = "RESIDUAL_REQUEST_TIMEOUT", value_name = "TIME", default_value_t = limits::REQUEST_TIMEOUT.into(), value_parser = positive_duration)]
+    pub request_timeout: Time,
+
+    /// After a signal: keep serving this long with readiness off, so that a balancer can look away first.
+    #[arg(long, env = "RESIDUAL_DRAIN_DELAY", value_name = "TIME", default_value_t = limits::DRAIN_DELAY.into(), value_parser = duration)]
+    pub drain_delay: Time,
+
+    /// After a signal (and the drain delay): time for requests in flight to finish.
+    #[arg(long, env = "RESIDUAL_DRAIN_GRACE", value_name = "TIME", default_value_t = limits::DRAIN_GRACE.into(), value_parser = duration)]
+    pub drain_grace: Time,
+}
+
+/// The model, the runtime library and the provider.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelSettings {
+    /// What to serve: `builtin` (ResNet-20, ten CIFAR-10 classes) or a directory with model.onnx, config.json and
+    /// preprocessor_config.json.
+    #[arg(long, env = "RESIDUAL_MODEL", value_name = "MODEL", default_value = "builtin")]
+    pub model: String,
+
+    /// Execution provider. One that is named and not there is an error, never a silent fallback.
+    #[arg(long, env = "RESIDUAL_PROVIDER", value_name = "NAME", default_value = "auto",
+          value_parser = PossibleValuesParser::new(ProviderChoice::NAMES).try_map(|name| name.parse::<ProviderChoice>()))]
+    pub provider: ProviderChoice,
+
+    /// ONNX Runtime library to load, instead of looking for one (ORT_DYLIB_PATH works too).
+    #[arg(long, env = "RESIDUAL_ORT_LIB", value_name = "FILE")]
+    pub ort_lib: Option<PathBuf>,
+
+    /// Never fetch anything. Without a runtime in place the start fails and says what to do.
+    #[arg(long, env = "RESIDUAL_OFFLINE", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true)]
+    pub offline: bool,
+}
+
+/// Queue, batches and threads.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Batching and threads")]
+pub struct BatchSettings {
+    /// Images that may wait for the model, in preparation or prepared. Above it requests get 503 at once.
+    #[arg(long, env = "RESIDUAL_QUEUE_IMAGES_MAX", value_name = "N", default_value_t = limits::QUEUE_IMAGES_MAX, value_parser = count(1, 1_000_000))]
+    pub queue_images_max: usize,
+
+    /// Images in one batch, at most. Raise it on a GPU.
+    #[arg(long, env = "RESIDUAL_BATCH_IMAGES_MAX", value_name = "N", default_value_t = limits::BATCH_IMAGES_MAX, value_parser = count(1, 1024))]
+    pub batch_images_max: usize,
+
+    /// How long an image waits for company while a worker is idle. 0s never waits: batches form while workers are busy.
+    #[arg(long, env = "RESIDUAL_BATCH_DELAY", value_name = "TIME", default_value_t = limits::BATCH_DELAY.into(), value_parser = duration)]
+    pub batch_delay: Time,
+
+    /// Worker threads, each with its own session. Default: two, if there are two cores.
+    #[arg(long, env = "RESIDUAL_WORKERS", value_name = "N", value_parser = count(1, 256))]
+    pub workers: Option<usize>,
+
+    /// ONNX Runtime threads in each worker. Default: the cores divided by the workers.
+    #[arg(long, env = "RESIDUAL_INTRA_OP_THREADS", value_name = "N", value_parser = count(1, 256))]
+    pub intra_op_threads: Option<usize>,
+
+    /// Images that are decoded and resized at the same time. Default: the number of cores.
+    #[arg(long, env = "RESIDUAL_DECODE_THREADS", value_name = "N", value_parser = count(1, 256))]
+    pub decode_threads: Option<usize>,
+}
+
+/// Bounds of one image and of all decodes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Images")]
+pub struct ImageSettings {
+    /// Width of an image in pixels, at most; read from its header.
+    #[arg(long, env = "RESIDUAL_IMAGE_WIDTH_MAX", value_name = "PIXELS", default_value_t = limits::IMAGE_WIDTH_MAX, value_parser = clap::value_parser!(u32).range(1..))]
+    pub image_width_max: u32,
+
+    /// Height of an image in pixels, at most; read from its header.
+    #[arg(long, env = "RESIDUAL_IMAGE_HEIGHT_MAX", value_name = "PIXELS", default_value_t = limits::IMAGE_HEIGHT_MAX, value_parser = clap::value_parser!(u32).range(1..))]
+    pub image_height_max: u32,
+
+    /// Width times height of an image, at most.
+    #[arg(long, env = "RESIDUAL_IMAGE_PIXELS_MAX", value_name = "PIXELS", default_value_t = limits::IMAGE_PIXELS_MAX, value_parser = clap::value_parser!(u64).range(1..))]
+    pub image_pixels_max: u64,
+
+    /// Memory that all decodes hold together; images wait for it.
+    #[arg(long, env = "RESIDUAL_DECODE_MEMORY_MAX", value_name = "SIZE", default_value_t = limits::DECODE_MEMORY_MAX, value_parser = size)]
+    pub decode_memory_max: ByteSize,
+
+    /// Whether to turn a photo upright as its EXIF orientation says. `ignore` is what evaluations on ImageNet do.
+    #[arg(long, env = "RESIDUAL_EXIF_ORIENTATION", value_name = "MODE", default_value = "apply")]
+    pub exif_orientation: ExifSetting,
+}
+
+/// The setting `--exif-orientation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExifSetting {
+    /// Turn the picture upright.
+    Apply,
+    /// Leave it as it is stored.
+    Ignore,
+}
+
+/// Log level and form.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogSettings {
+    /// What to log: error, warn, info, debug, trace, or a filter such as `warn,residual=debug`.
+    #[arg(long, env = "RESIDUAL_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// Form of the log lines on stderr.
+    #[arg(long, env = "RESIDUAL_LOG_FORMAT", value_name = "FORM", default_value = "text")]
+    pub log_format: LogSetting,
+}
+
+/// The setting `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogSetting {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Settings {
+    /// The address to listen on.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.http.host, self.http.http_port)
+    }
+
+    /// Checks what no single flag can: bounds that contradict each other.
+    ///
+    /// # Errors
+    /// A sentence that names both settings and their values.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let (http, batch) = (&self.http, &self.batch);
+        let contradictions = [
+            (
+                http.request_images_max > batch.queue_images_max,
+                format!(
+                    "request_images_max ({}) is above queue_images_max ({}): such a request could never be accepted",
+                    http.request_images_max, batch.queue_images_max
+                ),
+            ),
+            (
+                http.body_bytes_max > http.upload_memory_max,
+                format!(
+                    "body_bytes_max ({}) is above upload_memory_max ({}): such an upload could never be accepted",
+                    http.body_bytes_max, http.upload_memory_max
+                ),
+            ),
+        ];
+        match contradictions.into_iter().find(|(holds, _)| *holds) {
+            Some((_, text)) => Err(SettingsError(text)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Settings that contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("settings: {0}")]
+pub struct SettingsError(String);
+
+fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(min..=max)
+}
+
+fn duration(text: &str) -> Result<Time, String> {
+    text.parse()
+        .map_err(|error: humantime::DurationError| format!("{error}; write a time with its unit: 250ms, 10s, 2min"))
+}
+
+fn positive_duration(text: &str) -> Result<Time, String> {
+    duration(text).and_then(|value| if value.is_zero() { Err("must be above 0s".to_owned()) } else { Ok(value) })
+}
+
+fn size(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse().map_err(|_| "write a size with its unit: 512KiB, 20MiB, 1GiB".to_owned())?;
+    if size.as_u64() == 0 { Err("must be above 0".to_owned()) } else { Ok(size) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_need_a_number_above_zero() {
+        assert_eq!(size("20MiB"), Ok(ByteSize::mib(20)));
+        assert!(size("twenty").unwrap_err().contains("20MiB"));
+        assert_eq!(size("0").unwrap_err(), "must be above 0");
+        assert_eq!(duration("250ms").map(|time| time.as_millis()), Ok(250));
+        assert!(duration("250").unwrap_err().contains("with its unit"));
+        assert_eq!(positive_duration("0s").unwrap_err(), "must be above 0s");
+    }
+}

@@ -1,0 +1,223 @@
+//! The one place that knows status codes: every error of every stage becomes an RFC 9457 problem document here.
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::middleware::Report;
+use crate::pipeline::batch::BatchError;
+use crate::pipeline::{ClassifyError, Failure};
+
+/// Seconds after which a client that met an overload may try again. The queue holds seconds of work, not minutes.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Every kind of problem a client can meet. The code is stable; the sentence may get better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is its code; the table below says status and title")]
+pub enum ProblemKind {
+    EmptyBody,
+    BadQuery,
+    BadTopK,
+    BadJson,
+    BadBase64,
+    BadMultipart,
+    BodyIncomplete,
+    UnknownModel,
+    NotFound,
+    MethodNotAllowed,
+    BodyTimeout,
+    BodyTooLarge,
+    TooManyImages,
+    NotReady,
+    /// The pipeline's own kinds.
+    Failed(Failure),
+}
+
+impl ProblemKind {
+    /// Status, stable code and title. Read as a table; `docs/API.md` repeats it for clients.
+    fn row(self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::EmptyBody => (S::BAD_REQUEST, "empty_body", "The request has no body"),
+            Self::BadQuery => (S::BAD_REQUEST, "bad_query", "A query parameter is not understood"),
+            Self::BadTopK => (S::BAD_REQUEST, "bad_top_k", "top_k is out of range"),
+            Self::BadJson => (S::BAD_REQUEST, "bad_json", "The JSON body is not understood"),
+            Self::BadBase64 => (S::BAD_REQUEST, "bad_base64", "The image is not valid base64"),
+            Self::BadMultipart => (S::BAD_REQUEST, "bad_multipart", "The multipart body is broken"),
+            Self::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body ended early"),
+            Self::UnknownModel => (S::NOT_FOUND, "unknown_model", "No such model"),
+            Self::NotFound => (S::NOT_FOUND, "not_found", "No such route"),
+            Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The route has another method"),
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly"),
+            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body has too many bytes"),
+            Self::TooManyImages => (S::PAYLOAD_TOO_LARGE, "too_many_images", "The request has too many images"),
+            Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The server is starting"),
+            Self::Failed(failure) => {
+                let (status, title) = Self::failed(failure);
+                (status, failure.code(), title)
+            }
+        }
+    }
+
+    fn failed(failure: Failure) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match failure {
+            Failure::EmptyImage => (S::BAD_REQUEST, "The image has no bytes"),
+            Failure::NotAnImage => (S::UNSUPPORTED_MEDIA_TYPE, "The bytes are no image"),
+            Failure::UnsupportedImage => (S::UNSUPPORTED_MEDIA_TYPE, "This kind of image is not supported"),
+            Failure::ImageTooLarge => (S::PAYLOAD_TOO_LARGE, "The image is too large"),
+            Failure::BrokenImage => (S::UNPROCESSABLE_ENTITY, "The image cannot be decoded"),
+            Failure::PreprocessFailed => (S::UNPROCESSABLE_ENTITY, "The image does not fit the model's recipe"),
+            Failure::Overloaded => (S::SERVICE_UNAVAILABLE, "The server is busy"),
+            Failure::ShuttingDown => (S::SERVICE_UNAVAILABLE, "The server is shutting down"),
+            Failure::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
+            Failure::InferenceFailed => (S::INTERNAL_SERVER_ERROR, "The model could not compute an answer"),
+        }
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        self.row().1
+    }
+
+    /// A client may try the same request again soon.
+    fn is_retryable(self) -> bool {
+        matches!(self, Self::NotReady | Self::Failed(Failure::Overloaded | Failure::ShuttingDown))
+    }
+}
+
+/// One problem: what kind, a sentence that is safe to show, and the cause that only the log sees.
+#[derive(Debug)]
+pub struct Problem {
+    kind: ProblemKind,
+    detail: String,
+    cause: Option<String>,
+    allow: Option<HeaderValue>,
+}
+
+/// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
+#[derive(Debug, Serialize)]
+pub struct ProblemBody {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: String,
+}
+
+impl Problem {
+    /// A problem with a sentence that says what was found, what is allowed and what to do.
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), cause: None, allow: None }
+    }
+
+    /// No room now.
+    pub(super) fn overloaded(detail: impl Into<String>) -> Self {
+        Self::new(ProblemKind::Failed(Failure::Overloaded), detail)
+    }
+
+    /// The drain has begun.
+    pub(super) fn shutting_down() -> Self {
+        Self::new(ProblemKind::Failed(Failure::ShuttingDown), "the server is shutting down; ask another one")
+    }
+
+    /// Attaches what the log should say and the client should not see.
+    #[must_use]
+    fn because(mut self, cause: impl std::fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> ProblemKind {
+        self.kind
+    }
+
+    /// The document, for use inside another one (one image of several).
+    #[must_use]
+    pub fn into_body(self) -> ProblemBody {
+        let (status, code, title) = self.kind.row();
+        ProblemBody {
+            r#type: format!("urn:residual:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            code,
+            detail: self.detail,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(mut self) -> Response {
+        let (kind, status) = (self.kind, self.kind.row().0);
+        let (cause, allow) = (self.cause.take(), self.allow.take());
+        let report = Report { outcome: kind.code(), cause, ..Report::default() };
+        let mut response = (status, Json(self.into_body())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if kind.is_retryable() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        if kind == ProblemKind::Failed(Failure::ShuttingDown) {
+            // The client's next request should go elsewhere.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(allow) = allow {
+            headers.insert(header::ALLOW, allow);
+        }
+        response.extensions_mut().insert(report);
+        response
+    }
+}
+
+impl From<ClassifyError> for Problem {
+    fn from(error: ClassifyError) -> Self {
+        let kind = ProblemKind::Failed(error.failure());
+        match &error {
+            ClassifyError::Decode(decode) => Self::new(kind, decode.to_string()),
+            ClassifyError::Memory(budget) => Self::new(kind, budget.to_string()),
+            ClassifyError::Preprocess(preprocess) => Self::new(kind, preprocess.to_string()),
+            ClassifyError::Batch(batch) => batch.clone().into(),
+            ClassifyError::Late => Self::new(
+                kind,
+                "no answer was ready within the request timeout; try again when the server is less busy",
+            ),
+            // What exactly failed inside is the operator's business; the log has it under the request id.
+            ClassifyError::Infer(_) | ClassifyError::Lost => {
+                Self::new(kind, "the model failed on this image; the server's log says why").because(&error)
+            }
+        }
+    }
+}
+
+impl From<BatchError> for Problem {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Overloaded { images, images_max } => Self::overloaded(format!(
+                "the queue has no room for {images} more image(s), it holds {images_max}; try again later"
+            )),
+            BatchError::Late => ClassifyError::Late.into(),
+            BatchError::Closed => Self::shutting_down(),
+        }
+    }
+}
+
+/// Answers a path that no route has.
+pub(super) async fn not_found(uri: Uri) -> Problem {
+    Problem::new(
+        ProblemKind::NotFound,
+        format!("there is nothing at {}; POST an image to /api/v1/classify, or GET / for the routes", uri.path()),
+    )
+}
+
+/// Answers a route's wrong method.
+pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let allowed = if uri.path() == "/api/v1/classify" { "POST" } else { "GET, HEAD" };
+    let mut problem =
+        Problem::new(ProblemKind::MethodNotAllowed, format!("{method} is not for {}; use {allowed}", uri.path()));
+    problem.allow = Some(HeaderValue::from_static(allowed));
+    problem
+}

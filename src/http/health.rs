@@ -1,0 +1,36 @@
+//! What probes and collectors ask.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::json;
+
+use super::App;
+use super::error::{Problem, ProblemKind};
+use crate::shutdown::Phase;
+
+/// The process runs and answers.
+pub(super) async fn live() -> impl IntoResponse {
+    Json(json!({ "status": "live" }))
+}
+
+/// The models are warm and no signal has come.
+pub(super) async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+    match app.phases.now() {
+        Phase::Starting => Err(not_ready()),
+        Phase::Ready => Ok(Json(json!({ "status": "ready" }))),
+        Phase::Leaving | Phase::Draining => Err(Problem::shutting_down()),
+    }
+}
+
+/// Prometheus text exposition.
+pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let decode_memory = i64::try_from(app.pool.memory_bytes()).unwrap_or(i64::MAX);
+    app.metrics.decode_memory_bytes.set(decode_memory);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
+}
+
+pub(super) fn not_ready() -> Problem {
+    Problem::new(ProblemKind::NotReady, "the model is still loading; GET /health/ready tells when it is warm")
+}

@@ -1,0 +1,122 @@
+//! Around every request: its id, its time, its line in the log, its count in the metrics.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::App;
+use crate::telemetry::{Metrics, StageTimes};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Longest request id that is taken over from a client. A UUID has 36 characters.
+const REQUEST_ID_LEN_MAX: usize = 128;
+
+/// What a handler tells the middleware about its answer, as an extension of the response.
+#[derive(Debug, Clone)]
+pub(super) struct Report {
+    /// `ok` or the stable error code.
+    pub outcome: &'static str,
+    /// The model that was asked, if one was found.
+    pub model: String,
+    /// Where the time went.
+    pub times: StageTimes,
+    /// What the log should say about a failure.
+    pub cause: Option<String>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { outcome: "ok", model: String::new(), times: StageTimes::default(), cause: None }
+    }
+}
+
+pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    // Unknown paths share one label: a metric must not grow with what strangers type.
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", |path| path.as_str()).to_owned();
+    let mut in_flight = InFlight::enter(&app.metrics, &route, started);
+
+    let mut response = next.run(request).await;
+
+    in_flight.answered = true;
+    let report = response.extensions_mut().remove::<Report>().unwrap_or_default();
+    let duration = started.elapsed();
+    app.metrics.request(&route, &report.model, report.outcome, duration);
+    let status = response.status().as_u16();
+    let duration_ms = duration.as_secs_f64() * 1e3;
+    let id_text = id.to_str().unwrap_or_default();
+    if status >= 500 && report.cause.is_some() {
+        let cause = report.cause.as_deref().unwrap_or_default();
+        tracing::error!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, cause, "request failed");
+    } else if status >= 400 {
+        tracing::info!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, "request refused");
+    } else {
+        tracing::debug!(request.id = id_text, %method, route, status, duration_ms, "request answered");
+    }
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    if let Ok(value) = HeaderValue::try_from(report.times.server_timing(duration)) {
+        headers.insert(SERVER_TIMING, value);
+    }
+    response
+}
+
+/// The client's own id where it is short and printable, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    headers
+        .get(REQUEST_ID)
+        .filter(|id| (1..=REQUEST_ID_LEN_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic))
+        .cloned()
+        .unwrap_or_else(|| HeaderValue::try_from(Uuid::new_v4().to_string()).expect("a UUID is a valid header value"))
+}
+
+/// Counts a request as in flight until it is answered, or its client has left and the handler is dropped.
+struct InFlight<'a> {
+    metrics: &'a Metrics,
+    route: &'a str,
+    started: Instant,
+    answered: bool,
+}
+
+impl<'a> InFlight<'a> {
+    fn enter(metrics: &'a Metrics, route: &'a str, started: Instant) -> Self {
+        metrics.requests_in_flight.inc();
+        Self { metrics, route, started, answered: false }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.metrics.requests_in_flight.dec();
+        if !self.answered {
+            self.metrics.request(self.route, "", "client_left", self.started.elapsed());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_for(value: &'static [u8]) -> HeaderValue {
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
+        request_id(&headers)
+    }
+
+    #[test]
+    fn a_printable_id_is_kept_and_any_other_replaced() {
+        assert_eq!(id_for(b"trace-42"), "trace-42");
+        for bad in [&b""[..], b"with space", b"caf\xc3\xa9", &[b'x'; 129]] {
+            assert_eq!(id_for(Box::leak(bad.to_vec().into_boxed_slice())).len(), 36);
+        }
+        assert_eq!(request_id(&HeaderMap::new()).len(), 36);
+    }
+}

@@ -1,0 +1,68 @@
+//! The HTTP edge: connections, uploads, routes, errors. It decides nothing about images or models.
+
+mod error;
+mod health;
+mod limits;
+mod listener;
+mod middleware;
+mod native;
+mod upload;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+
+pub use error::{Problem, ProblemKind};
+pub use limits::HttpLimits;
+pub use listener::{Drained, serve};
+
+use crate::pipeline::{Engine, PreparePool};
+use crate::shutdown::Phases;
+use crate::telemetry::Metrics;
+use upload::UploadMemory;
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct App {
+    engine: Arc<OnceLock<Engine>>,
+    pool: PreparePool,
+    phases: Phases,
+    limits: HttpLimits,
+    uploads: UploadMemory,
+    metrics: Metrics,
+}
+
+impl App {
+    /// An edge without a model yet: it answers liveness and metrics, and everything else with `not_ready`.
+    #[must_use]
+    pub fn new(limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
+        let uploads = UploadMemory::new(limits.upload_memory_max, metrics.upload_memory_bytes.clone());
+        Self { engine: Arc::default(), pool, phases, limits, uploads, metrics }
+    }
+
+    /// Hands over the warm model. The first one stays.
+    pub fn install(&self, engine: Engine) {
+        // Only serve.rs installs, once a server.
+        let _ = self.engine.set(engine);
+    }
+}
+
+/// Every route, on one screen.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/", get(native::index))
+        .route("/api/v1/classify", post(native::classify))
+        .route("/api/v1/models", get(native::models))
+        .route("/api/v1/models/{name}", get(native::model))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        // Bodies are bounded in upload.rs, where the bound is a setting and its error names it.
+        .layer(DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
+        .with_state(app)
+}

@@ -1,0 +1,7 @@
+//! Residual's own API under `/api/v1`.
+
+mod classify;
+mod models;
+
+pub(super) use classify::classify;
+pub(super) use models::{index, model, models};

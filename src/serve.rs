@@ -1,0 +1,276 @@
+//! The composition root: the one file that knows all parts.
+//!
+//! settings -> listener -> runtime library -> model -> engine -> ready -> signal -> drain. The listener comes first, so
+//! that a port in use is noticed before anything is loaded and probes can tell a starting server from a dead one.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::config::{BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelSettings, Settings, limits};
+use crate::http::{self, App, Drained, HttpLimits};
+use crate::machine::{self, Cores};
+use crate::pipeline::batch::BatchLimits;
+use crate::pipeline::decode::budget::MemoryBudget;
+use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
+use crate::pipeline::infer::{Environment, Layout, LayoutRequest, Provider, layout};
+use crate::pipeline::{Engine, EngineOptions, PreparePool};
+use crate::runtime::{self, Flavour, Found, Search};
+use crate::shutdown::{Lifecycle, Phase, Signals};
+use crate::telemetry::{Metrics, ModelMetrics};
+use crate::zoo;
+
+/// Async threads only move bytes; more than a few of them would only be switched between.
+const ASYNC_THREADS_MAX: usize = 8;
+/// Blocking threads beside the prepare pool: JSON bodies, loading, files.
+const SPARE_BLOCKING_THREADS: usize = 4;
+/// Exit code of a process that a second signal ends: 128 + SIGINT, as shells count.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Runs a server until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps the server from starting; the text names the file or setting and the fix.
+pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let cores = machine::cores();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.usable.clamp(1, ASYNC_THREADS_MAX))
+        .max_blocking_threads(layout_of(&settings.batch, cores).decode_threads + SPARE_BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    let result = runtime.block_on(run_until_signal(settings, started));
+    // A load that a signal interrupted may still run on a blocking thread; the process does not wait for it.
+    runtime.shutdown_background();
+    result
+}
+
+async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen().context("listen for signals")?;
+    let server = Server::bind(settings).await?;
+    let name = tokio::select! {
+        name = signals.next() => name,
+        loaded = server.load(started) => {
+            loaded?;
+            signals.next().await
+        }
+    };
+    let waits = *settings.http.drain_delay + *settings.http.drain_grace;
+    tracing::info!(signal = name, "{name}: finishing the requests in flight, for at most {waits:?}; again to quit now");
+    tokio::select! {
+        drained = server.drain() => match drained {
+            Drained::All => tracing::info!("every request was answered; bye"),
+            Drained::GraceOver => tracing::warn!("the drain grace is over; requests still in flight were cut off"),
+        },
+        name = signals.next() => {
+            tracing::warn!(signal = name, "{name} again: quitting now, requests in flight are cut off");
+            std::process::exit(EXIT_INTERRUPTED);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A listening server. Tests run several in one process.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    app: App,
+    lifecycle: Lifecycle,
+    pool: PreparePool,
+    metrics: Metrics,
+    settings: Settings,
+    edge: JoinHandle<Drained>,
+}
+
+impl Server {
+    /// Listens and answers probes. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        let asked = settings.address();
+        let listener = TcpListener::bind(asked).await.with_context(|| {
+            format!("listen on {asked} (another server may run there; choose a port with --http-port)")
+        })?;
+        let address = listener.local_addr().context("read the listener's address")?;
+        let layout = layout_of(&settings.batch, machine::cores());
+        let (metrics, lifecycle) = (Metrics::new(), Lifecycle::new());
+        let pool = prepare_pool(&settings.image, layout);
+        let limits = http_limits(&settings.http);
+        let app = App::new(limits, pool.clone(), lifecycle.phases(), metrics.clone());
+        let grace = *settings.http.drain_grace;
+        let router = http::router(app.clone());
+        let connections = metrics.connections.clone();
+        // Joined by `drain`.
+        let edge = tokio::spawn(http::serve(listener, router, limits, lifecycle.phases(), connections, grace));
+        Ok(Self { address, app, lifecycle, pool, metrics, settings: settings.clone(), edge })
+    }
+
+    /// Finds the runtime library, loads and warms the model, turns readiness on and logs what was decided. `started` is
+    /// when the process began.
+    ///
+    /// # Errors
+    /// Whatever keeps the model from being served.
+    pub async fn load(&self, started: Instant) -> anyhow::Result<()> {
+        let (settings, pool, metrics) = (self.settings.clone(), self.pool.clone(), self.metrics.clone());
+        let load = move || load_engine(&settings.model, &settings.batch, pool, |model| metrics.model(model));
+        let Loaded { engine, found, why } = tokio::task::spawn_blocking(load).await.context("load the model")??;
+        let spec = engine.spec();
+        self.metrics.model_info(&spec.name, &spec.version, engine.execution().provider.name(), &spec.sha256);
+        let story = story(self.address, &engine, &found, why, started.elapsed());
+        self.app.install(engine);
+        self.lifecycle.advance(Phase::Ready);
+        tracing::info!("{story}");
+        Ok(())
+    }
+
+    /// Where the server listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Turns readiness off, keeps serving for the drain delay, then refuses new requests and finishes those in flight
+    /// within the drain grace.
+    pub async fn drain(self) -> Drained {
+        if !self.settings.http.drain_delay.is_zero() {
+            self.lifecycle.advance(Phase::Leaving);
+            tokio::time::sleep(*self.settings.http.drain_delay).await;
+        }
+        self.lifecycle.advance(Phase::Draining);
+        // The accept loop neither panics nor is aborted.
+        self.edge.await.unwrap_or(Drained::GraceOver)
+    }
+}
+
+/// An engine without a server, for the command line.
+///
+/// # Errors
+/// Whatever keeps the model from being loaded.
+pub fn engine(model: &ModelSettings, batch: &BatchSettings, image: &ImageSettings) -> anyhow::Result<Engine> {
+    let pool = prepare_pool(image, layout_of(batch, machine::cores()));
+    Ok(load_engine(model, batch, pool, |name| Metrics::new().model(name))?.engine)
+}
+
+/// A model that is ready, and what was decided on the way.
+struct Loaded {
+    engine: Engine,
+    found: Found,
+    why: &'static str,
+}
+
+fn load_engine(
+    model: &ModelSettings,
+    batch: &BatchSettings,
+    pool: PreparePool,
+    metrics: impl FnOnce(&str) -> ModelMetrics,
+) -> anyhow::Result<Loaded> {
+    // The model first: a mistyped path should not cost a download.
+    let spec = zoo::open(&model.model)?;
+    let (provider, why) = model.provider.resolve();
+    let search = search(model, provider);
+    let found = runtime::find_or_install(&search, &|line| tracing::info!("{line}"))?;
+    let environment = Environment::load(&found.library, found.provider_plugin.as_deref())?;
+    let options = EngineOptions {
+        provider,
+        layout: layout_of(batch, machine::cores()),
+        batch: BatchLimits { images_max: batch.batch_images_max, delay: *batch.batch_delay },
+        queue_images_max: batch.queue_images_max,
+    };
+    let metrics = metrics(&spec.name);
+    let engine = Engine::start(&environment, spec, options, pool, metrics)?;
+    Ok(Loaded { engine, found, why })
+}
+
+/// The environment's search for the runtime library, with the settings laid over it.
+fn search(model: &ModelSettings, provider: Provider) -> Search {
+    let environment = Search::from_environment();
+    Search {
+        ort_lib: model.ort_lib.clone().or(environment.ort_lib),
+        flavour: flavour(provider),
+        offline: model.offline,
+        ..environment
+    }
+}
+
+fn flavour(provider: Provider) -> Flavour {
+    match provider {
+        Provider::Cpu => Flavour::Cpu,
+        Provider::Openvino => Flavour::Openvino,
+        Provider::Cuda | Provider::Tensorrt => Flavour::Cuda,
+    }
+}
+
+fn layout_of(batch: &BatchSettings, cores: Cores) -> Layout {
+    let request = LayoutRequest {
+        workers: batch.workers,
+        intra_op_threads: batch.intra_op_threads,
+        decode_threads: batch.decode_threads,
+    };
+    layout(cores.usable, request)
+}
+
+fn prepare_pool(image: &ImageSettings, layout: Layout) -> PreparePool {
+    let options = DecodeOptions {
+        exif_orientation: match image.exif_orientation {
+            ExifSetting::Apply => ExifOrientation::Apply,
+            ExifSetting::Ignore => ExifOrientation::Ignore,
+        },
+        limits: DecodeLimits {
+            width_max: image.image_width_max,
+            height_max: image.image_height_max,
+            pixels_max: image.image_pixels_max,
+        },
+    };
+    PreparePool::new(layout.decode_threads, Arc::new(MemoryBudget::new(image.decode_memory_max.as_u64())), options)
+}
+
+fn http_limits(http: &HttpSettings) -> HttpLimits {
+    HttpLimits {
+        body_bytes_max: http.body_bytes_max.as_u64(),
+        upload_memory_max: http.upload_memory_max.as_u64(),
+        header_bytes_max: limits::HEADER_BYTES_MAX,
+        request_images_max: http.request_images_max,
+        connections_max: http.connections_max,
+        header_timeout: *http.header_timeout,
+        body_timeout: *http.body_timeout,
+        request_timeout: *http.request_timeout,
+    }
+}
+
+/// What was decided at the start, as one block that a person reads once and an operator searches later.
+fn story(address: SocketAddr, engine: &Engine, found: &Found, why: &str, took: Duration) -> String {
+    let (spec, execution, cores) = (engine.spec(), engine.execution(), machine::cores());
+    let Layout { workers, intra_op_threads, decode_threads } = execution.layout;
+    let mut text = format!("ready at http://{address} after {:.2} s", took.as_secs_f64());
+    let mut line = |key: &str, value: String| {
+        let _ = write!(text, "\n  {key:<9} {value}");
+    };
+    let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
+    line("runtime", format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source));
+    line("provider", format!("{} ({why})", execution.provider));
+    let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
+    line("cores", format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable));
+    line(
+        "threads",
+        format!(
+            "{workers} worker(s) x {intra_op_threads} intra-op thread(s), {decode_threads} decode thread(s), batches of up to {}",
+            execution.batch_images_max
+        ),
+    );
+    line("model", format!("{} version {}, {} ({})", spec.name, spec.version, class_count(engine), spec.origin));
+    line("recipe", format!("{} ({})", spec.recipe, spec.recipe_source));
+    line("try", format!("curl --data-binary @photo.jpg http://{address}/api/v1/classify"));
+    text
+}
+
+fn class_count(engine: &Engine) -> String {
+    format!("{} classes", engine.spec().labels.len())
+}
