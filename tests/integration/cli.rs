@@ -1,0 +1,151 @@
+//! The command line, as a person and as a script use it.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{photo, png, root};
+
+fn residual(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_residual"));
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    residual(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn classify_shows_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let cat = write(folder.path(), "cat.jpg", &photo("cat.jpg"));
+    let output = run(&["classify", &cat]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(table.contains("cat.jpg") && table.contains("451x300") && table.contains(" cat "), "{table}");
+    assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn classify_goes_on_after_a_broken_file_and_its_exit_code_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a/1.png", &png(40, 50));
+    write(folder.path(), "a/2.jpg", &photo("cat.jpg")[..5000]);
+    write(folder.path(), "a/deep/3.dat", &photo("cat.jpg"));
+    write(folder.path(), "a/notes.txt", b"no image");
+    let named = write(folder.path(), "b.txt", b"no image either");
+    let missing = folder.path().join("missing.jpg");
+    let output = run(&[
+        "classify",
+        "--json",
+        "-k",
+        "1",
+        folder.path().join("a").to_str().unwrap(),
+        &named,
+        missing.to_str().unwrap(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines: Vec<Value> = text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let result = |line: &Value| match &line["error"] {
+        Value::Null => line["predictions"][0]["label"].as_str().unwrap().to_owned(),
+        error => error["code"].as_str().unwrap().to_owned(),
+    };
+    let results: Vec<String> = lines.iter().map(result).collect();
+    assert_eq!(results[1..], ["broken_image", "cat", "not_an_image", "unreadable_file"]);
+    assert_eq!(lines[0]["image"]["height"], 50);
+    assert!(lines[2]["path"].as_str().unwrap().ends_with("a/deep/3.dat"));
+    assert!(text(&output.stderr).contains("1 file(s) in the folders are no images"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn classify_reads_standard_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let cat = write(folder.path(), "cat.jpg", &photo("cat.jpg"));
+    let stdin = std::fs::File::open(cat).unwrap();
+    let output = residual(&["classify", "--json", "-"]).stdin(stdin).output().unwrap();
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((line["path"].as_str(), line["predictions"][0]["label"].as_str()), (Some("-"), Some("cat")));
+}
+
+#[test]
+fn classify_without_any_image_says_where_it_looked() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "notes.txt", b"no image");
+    let output = run(&["classify", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("no image in") && said.contains("1 other file(s)"), "{said}");
+}
+
+#[test]
+fn flags_variables_and_file_agree_in_that_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "http_port = 1111\nbatch_delay = \"3ms\"\nqueue_images_max = 99\n";
+    let config = write(folder.path(), "residual.toml", config.as_bytes());
+    let output = residual(&["serve", "--print-config", "--config", &config, "--http-port", "3333"])
+        .env("RESIDUAL_HTTP_PORT", "2222")
+        .env("RESIDUAL_BATCH_DELAY", "7ms")
+        .output()
+        .unwrap();
+    let printed = text(&output.stdout);
+    for line in [
+        "[flag]\nhttp_port = 3333",
+        "[variable]\nbatch_delay = \"7ms\"",
+        "[file]\nqueue_images_max = 99",
+        "[default]\nbatch_images_max = 8",
+    ] {
+        assert!(printed.contains(line), "{line:?} is missing in:\n{printed}{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn the_printed_settings_with_all_defaults_are_the_committed_file() {
+    let output = residual(&["serve", "--print-config"]).env_clear().output().unwrap();
+    let committed = std::fs::read_to_string(root().join("default.toml")).unwrap();
+    let printed = text(&output.stdout);
+    assert!(
+        printed == committed,
+        "default.toml is stale; write it with: residual serve --print-config > default.toml\n{printed}"
+    );
+}
+
+#[test]
+fn help_and_usage_errors_read_well() {
+    insta::assert_snapshot!("help", text(&residual(&["--help"]).env_clear().output().unwrap().stdout));
+    insta::assert_snapshot!(
+        "help_classify",
+        text(&residual(&["classify", "--help"]).env_clear().output().unwrap().stdout)
+    );
+    let wrong = run(&["serve", "--batch-dealy", "1ms"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("--batch-delay"), "{}", text(&wrong.stderr));
+    let wrong = run(&["serve", "--batch-delay", "1"]);
+    assert!(text(&wrong.stderr).contains("write a time with its unit"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    (0..40).for_each(|n| drop(write(folder.path(), &format!("{n}.png"), &png(8, 8))));
+    let mut child = residual(&["classify", "--json", folder.path().to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && !text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
+}

@@ -1,0 +1,87 @@
+//! Clients that are slow, silent or many.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{PATIENCE, TestServer, png};
+
+async fn talk(server: &TestServer, request: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    stream
+}
+
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A reset instead of an orderly end is fine for a client that misbehaved.
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the server ends it");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_never_ends_is_cut_off() {
+    let server = TestServer::start(&["--header-timeout", "100ms"]).await;
+    let mut stream = talk(&server, b"GET /health/live HTTP/1.1\r\nx-slow: ").await;
+    assert_eq!(rest(&mut stream).await, "");
+    server.until_metric("residual_connections", 1.0).await; // the metrics client's own
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_without_bound_is_refused() {
+    let server = TestServer::start(&[]).await;
+    let mut request = b"GET /health/live HTTP/1.1\r\nx-long: ".to_vec();
+    request.resize(64 * 1024, b'a');
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    // The server may close before it has read everything.
+    let _ = stream.write_all(&request).await;
+    let answer = rest(&mut stream).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(server.get("/health/live").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_ends_gets_408() {
+    let server = TestServer::start(&["--body-timeout", "100ms"]).await;
+    let head = b"POST /api/v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf";
+    let answer = rest(&mut talk(&server, head).await).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"body_timeout\""), "{answer}");
+    server.until_metric("residual_upload_memory_bytes", 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_above_the_bound_waits_for_a_place() {
+    let server = TestServer::start(&["--connections-max", "1"]).await;
+    let mut first = talk(&server, b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut start = [0; 12];
+    first.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    let mut second = talk(&server, b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    drop(first);
+    assert!(rest(&mut second).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_above_their_memory_get_503_and_the_memory_comes_back() {
+    let server = TestServer::start(&["--body-bytes-max", "1KiB", "--upload-memory-max", "1KiB"]).await;
+    let held = talk(
+        &server,
+        &[b"POST /api/v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n".as_slice(), &[0; 990]].concat(),
+    )
+    .await;
+    server.until_metric("residual_upload_memory_bytes", 990.0).await;
+    let answer = server.classify(png(4, 4)).await;
+    assert!(answer.assert_problem(503, "overloaded").contains("1024 bytes"));
+    assert_eq!(answer.header("retry-after"), "1");
+    drop(held);
+    server.until_metric("residual_upload_memory_bytes", 0.0).await;
+    assert_eq!(server.classify(png(4, 4)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_on_one_connection_are_answered_in_turn() {
+    let server = TestServer::start(&[]).await;
+    let twice = b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\nGET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = rest(&mut talk(&server, twice).await).await;
+    let (live, ready) = (answer.find("\"live\"").unwrap(), answer.find("\"ready\"").unwrap());
+    assert!(live < ready);
+}

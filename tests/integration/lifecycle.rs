@@ -1,0 +1,196 @@
+//! From the first moment to the last.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+
+use residual::http::Drained;
+
+use crate::support::{PATIENCE, TestServer, photo, png, read, root, send};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_still_loading_is_live_and_not_ready() {
+    let server = TestServer::bind(&[]).await;
+    assert_eq!(server.get("/health/live").await.status, 200);
+    for path in ["/health/ready", "/api/v1/models", "/api/v1/models/resnet20-cifar10"] {
+        assert_eq!(server.get(path).await.assert_problem(503, "not_ready").contains("loading"), true, "{path}");
+    }
+    server.classify(png(4, 4)).await.assert_problem(503, "not_ready");
+    server.load().await;
+    assert_eq!(server.get("/health/ready").await.status, 200);
+    assert_eq!(server.classify(png(4, 4)).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_drain_answers_what_is_in_flight_and_refuses_what_is_new() {
+    let flags = ["--batch-delay", "1h", "--batch-images-max", "2", "--request-timeout", "10s"];
+    let server = TestServer::start(&flags).await;
+    let (classify, ready) = (server.url("/api/v1/classify"), server.url("/health/ready"));
+    let in_flight = tokio::spawn(server.client.post(&classify).body(png(4, 4)).send());
+    server.until_metric("residual_queue_images{model=\"resnet20-cifar10\"}", 1.0).await;
+    let (server, client) = server.into_parts();
+    let late = client.post(&classify).body(png(4, 4));
+    let drain = tokio::spawn(server.drain());
+    // New connections during the drain: readiness is off, classification refused.
+    let refused = loop {
+        let answer = send(client.get(&ready)).await;
+        if answer.status == 503 {
+            break answer;
+        }
+    };
+    refused.assert_problem(503, "shutting_down");
+    let refused = send(late).await;
+    refused.assert_problem(503, "shutting_down");
+    assert_eq!(refused.header("retry-after"), "1");
+    // What was in flight waits for company until its own deadline, and is answered then.
+    let answer = read(in_flight.await.unwrap().unwrap()).await;
+    answer.assert_problem(504, "deadline_exceeded");
+    assert_eq!(drain.await.unwrap(), Drained::All);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_grace_limit_ends_a_drain_that_hangs() {
+    let flags = ["--batch-delay", "1h", "--batch-images-max", "2", "--request-timeout", "1h", "--drain-grace", "50ms"];
+    let server = TestServer::start(&flags).await;
+    let in_flight = tokio::spawn(server.client.post(server.url("/api/v1/classify")).body(png(4, 4)).send());
+    server.until_metric("residual_queue_images{model=\"resnet20-cifar10\"}", 1.0).await;
+    assert_eq!(server.drain().await, Drained::GraceOver);
+    in_flight.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn during_the_drain_delay_requests_are_still_served() {
+    let server = TestServer::start(&["--drain-delay", "1h"]).await;
+    let (ready, classify) = (server.url("/health/ready"), server.url("/api/v1/classify"));
+    let (server, client) = server.into_parts();
+    let drain = tokio::spawn(server.drain());
+    while send(client.get(&ready)).await.status != 503 {}
+    assert_eq!(send(client.post(&classify).body(png(4, 4))).await.status, 200);
+    drain.abort();
+}
+
+/// The binary itself, with the lines it logs.
+struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    fn start(flags: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_residual"))
+            .args(["--http-port", "0"])
+            .args(flags)
+            .current_dir(root())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        // Ends with the process's standard error.
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// Reads the log up to the line with `text`, and returns all of it so far.
+    fn until(&self, text: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let line =
+                self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{text:?} never came after:\n{seen}"));
+            seen += &line;
+            seen.push('\n');
+            if line.contains(text) {
+                return seen;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+/// `http://127.0.0.1:PORT` out of the start block.
+fn address(log: &str) -> String {
+    let start = log.find("http://127.0.0.1:").unwrap();
+    log[start..].split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn the_binary_says_what_it_decided_and_a_signal_ends_it_with_0() {
+    for signal in ["-INT", "-TERM"] {
+        let process = Process::start(&[]);
+        let log = process.until("try ");
+        for word in [
+            "runtime   ONNX Runtime 1.",
+            "provider  cpu",
+            "cores     ",
+            "threads   ",
+            "model     resnet20-cifar10",
+            "recipe    shortest edge 32",
+        ] {
+            assert!(log.contains(word), "{word:?} is missing in:\n{log}");
+        }
+        process.signal(signal);
+        process.until("every request was answered");
+        assert_eq!(process.exit_code(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_binary_at_once() {
+    let process = Process::start(&["--batch-delay", "1h", "--request-timeout", "1h"]);
+    let url = address(&process.until("try "));
+    let client = reqwest::Client::new();
+    let stuck = tokio::spawn(client.post(format!("{url}/api/v1/classify")).body(photo("cat.jpg")).send());
+    let waits = "residual_queue_images{model=\"resnet20-cifar10\"} 1";
+    while !client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap().contains(waits) {}
+    process.signal("-TERM");
+    process.until("finishing the requests in flight");
+    process.signal("-TERM");
+    process.until("quitting now");
+    assert_eq!(process.exit_code(), Some(130));
+    assert!(stuck.await.unwrap().is_err());
+}
+
+#[test]
+fn what_keeps_the_binary_from_starting_is_said_with_its_fix() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let text_file = folder.path().join("lib.so");
+    std::fs::write(&text_file, "no library").unwrap();
+    for (flags, expected) in [
+        (vec!["--http-port", &port], "choose a port with --http-port"),
+        (vec!["--model", "/no/such/model"], "open model /no/such/model: no such directory"),
+        (vec!["--ort-lib", text_file.to_str().unwrap()], "lib.so"),
+        (vec!["--provider", "cuda", "--ort-lib", "/no/such/lib.so"], "/no/such/lib.so"),
+        (vec!["--config", "/no/such.toml"], "settings file /no/such.toml"),
+        (
+            vec!["--request-images-max", "9", "--queue-images-max", "8"],
+            "request_images_max (9) is above queue_images_max (8)",
+        ),
+        (vec!["--log", "residual=loud"], "is no log filter"),
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_residual"))
+            .args(
+                ["serve", "--http-port", "0"]
+                    .iter()
+                    .copied()
+                    .filter(|flag| flags[0] != "--http-port" || *flag == "serve"),
+            )
+            .args(&flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{flags:?}:\n{log}");
+        assert!(log.contains(expected) && log.contains("error: "), "{flags:?}:\n{log}");
+    }
+}

@@ -1,0 +1,15 @@
+//! Residual from outside: the real server on a free port, the real binary, real HTTP. One binary, so that the runtime
+//! library is loaded once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bad_input;
+mod classify;
+mod cli;
+mod edge;
+mod layering;
+mod lifecycle;
+mod metadata;
+mod overload;
+mod reference;
+mod support;

@@ -1,0 +1,50 @@
+//! What the server tells about itself.
+
+use crate::support::{TestServer, photo};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_tells_its_contract_recipe_classes_and_execution() {
+    let server = TestServer::start(&["--workers", "1", "--intra-op-threads", "1", "--decode-threads", "2"]).await;
+    let answer = server.get("/api/v1/models/resnet20-cifar10").await;
+    assert_eq!(answer.status, 200);
+    insta::assert_json_snapshot!(answer.json);
+    insta::assert_json_snapshot!(server.get("/api/v1/models").await.json);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_lists_only_routes_that_exist() {
+    let server = TestServer::start(&[]).await;
+    let answer = server.get("/").await;
+    for route in answer.json["routes"].as_object().unwrap().keys() {
+        let (method, path) = route.split_once(' ').unwrap();
+        let url = server.url(&path.replace("{name}", "resnet20-cifar10"));
+        let status = server.client.request(method.parse().unwrap(), url).body("").send().await.unwrap().status();
+        assert!(status != 404 && status != 405, "{route}: {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_in_base_units_with_help_for_each() {
+    let server = TestServer::start(&[]).await;
+    server.classify(photo("cat.jpg")).await;
+    server.classify("nonsense").await;
+    let page = server.client.get(server.url("/metrics")).send().await.unwrap();
+    assert_eq!(page.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let page = page.text().await.unwrap();
+    let families: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    insta::assert_snapshot!(families.join("\n"));
+    for family in &families {
+        let name = family.split(' ').next().unwrap();
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help");
+    }
+    for sample in [
+        "residual_requests_total{model=\"resnet20-cifar10\",outcome=\"ok\",route=\"/api/v1/classify\"} 1",
+        "residual_requests_total{model=\"resnet20-cifar10\",outcome=\"not_an_image\",route=\"/api/v1/classify\"} 1",
+        "residual_images_total{model=\"resnet20-cifar10\",outcome=\"not_an_image\"} 1",
+        "residual_stage_duration_seconds_count{model=\"resnet20-cifar10\",stage=\"infer\"} 1",
+        "residual_batch_images_sum{model=\"resnet20-cifar10\"} 1",
+        "residual_queue_images{model=\"resnet20-cifar10\"} 0",
+    ] {
+        assert!(page.contains(sample), "{sample} is missing in:\n{page}");
+    }
+}
