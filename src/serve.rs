@@ -3,11 +3,12 @@
 //! settings -> listener -> runtime library -> model -> engine -> ready -> signal -> drain. The listener comes first, so
 //! that a port in use is noticed before anything is loaded and probes can tell a starting server from a dead one.
 
-use std::fmt::Write as _;
+mod story;
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -25,6 +26,7 @@ use crate::runtime::{self, Flavour, Found, Search};
 use crate::shutdown::{Lifecycle, Phase, Signals};
 use crate::telemetry::{Metrics, ModelMetrics};
 use crate::zoo;
+use story::Story;
 
 /// Async threads only move bytes; more than a few of them would only be switched between.
 const ASYNC_THREADS_MAX: usize = 8;
@@ -124,10 +126,10 @@ impl Server {
         let Loaded { engine, found, why } = tokio::task::spawn_blocking(load).await.context("load the model")??;
         let spec = engine.spec();
         self.metrics.model_info(&spec.name, &spec.version, engine.execution().provider.name(), &spec.sha256);
-        let story = story(self.address, &engine, &found, why, started.elapsed());
+        let story = Story::new(self.address, &engine, &found, why, started.elapsed());
         self.app.install(engine);
         self.lifecycle.advance(Phase::Ready);
-        tracing::info!("{story}");
+        story.log(self.settings.log.log_format);
         Ok(())
     }
 
@@ -243,34 +245,4 @@ fn http_limits(http: &HttpSettings) -> HttpLimits {
         body_timeout: *http.body_timeout,
         request_timeout: *http.request_timeout,
     }
-}
-
-/// What was decided at the start, as one block that a person reads once and an operator searches later.
-fn story(address: SocketAddr, engine: &Engine, found: &Found, why: &str, took: Duration) -> String {
-    let (spec, execution, cores) = (engine.spec(), engine.execution(), machine::cores());
-    let Layout { workers, intra_op_threads, decode_threads } = execution.layout;
-    let mut text = format!("ready at http://{address} after {:.2} s", took.as_secs_f64());
-    let mut line = |key: &str, value: String| {
-        let _ = write!(text, "\n  {key:<9} {value}");
-    };
-    let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
-    line("runtime", format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source));
-    line("provider", format!("{} ({why})", execution.provider));
-    let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
-    line("cores", format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable));
-    line(
-        "threads",
-        format!(
-            "{workers} worker(s) x {intra_op_threads} intra-op thread(s), {decode_threads} decode thread(s), batches of up to {}",
-            execution.batch_images_max
-        ),
-    );
-    line("model", format!("{} version {}, {} ({})", spec.name, spec.version, class_count(engine), spec.origin));
-    line("recipe", format!("{} ({})", spec.recipe, spec.recipe_source));
-    line("try", format!("curl --data-binary @photo.jpg http://{address}/api/v1/classify"));
-    text
-}
-
-fn class_count(engine: &Engine) -> String {
-    format!("{} classes", engine.spec().labels.len())
 }

@@ -54,11 +54,11 @@ pub struct HttpSettings {
     pub http_port: u16,
 
     /// Size of one upload, at most. Larger ones get 413.
-    #[arg(long, env = "RESIDUAL_BODY_BYTES_MAX", value_name = "SIZE", default_value_t = limits::BODY_BYTES_MAX, value_parser = size)]
+    #[arg(long, env = "RESIDUAL_BODY_BYTES_MAX", value_name = "SIZE", default_value = size_text(limits::BODY_BYTES_MAX), value_parser = size)]
     pub body_bytes_max: ByteSize,
 
     /// Memory that all uploads hold together. Above it requests get 503.
-    #[arg(long, env = "RESIDUAL_UPLOAD_MEMORY_MAX", value_name = "SIZE", default_value_t = limits::UPLOAD_MEMORY_MAX, value_parser = size)]
+    #[arg(long, env = "RESIDUAL_UPLOAD_MEMORY_MAX", value_name = "SIZE", default_value = size_text(limits::UPLOAD_MEMORY_MAX), value_parser = size)]
     pub upload_memory_max: ByteSize,
 
     /// Images in one request, at most. More get 413.
@@ -159,7 +159,7 @@ pub struct ImageSettings {
     pub image_pixels_max: u64,
 
     /// Memory that all decodes hold together; images wait for it.
-    #[arg(long, env = "RESIDUAL_DECODE_MEMORY_MAX", value_name = "SIZE", default_value_t = limits::DECODE_MEMORY_MAX, value_parser = size)]
+    #[arg(long, env = "RESIDUAL_DECODE_MEMORY_MAX", value_name = "SIZE", default_value = size_text(limits::DECODE_MEMORY_MAX), value_parser = size)]
     pub decode_memory_max: ByteSize,
 
     /// Whether to turn a photo upright as its EXIF orientation says. `ignore` is what evaluations on ImageNet do.
@@ -257,6 +257,11 @@ fn size(text: &str) -> Result<ByteSize, String> {
     if size.as_u64() == 0 { Err("must be above 0".to_owned()) } else { Ok(size) }
 }
 
+/// A size as people write it on a command line: `20MiB`, without the space that would need quotes.
+fn size_text(size: ByteSize) -> String {
+    size.to_string().replace(".0 ", "").replace(' ', "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +269,7 @@ mod tests {
     #[test]
     fn sizes_and_times_need_a_number_above_zero() {
         assert_eq!(size("20MiB"), Ok(ByteSize::mib(20)));
+        assert_eq!(size(&size_text(ByteSize::mib(20))), Ok(ByteSize::mib(20)));
         assert!(size("twenty").unwrap_err().contains("20MiB"));
         assert_eq!(size("0").unwrap_err(), "must be above 0");
         assert_eq!(duration("250ms").map(|time| time.as_millis()), Ok(250));

@@ -28,6 +28,9 @@ pub(super) async fn ready(State(app): State<App>) -> Result<impl IntoResponse, P
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let decode_memory = i64::try_from(app.pool.memory_bytes()).unwrap_or(i64::MAX);
     app.metrics.decode_memory_bytes.set(decode_memory);
+    if let Some(engine) = app.engine.get() {
+        engine.refresh_metrics();
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }
 

@@ -1,6 +1,7 @@
 //! Around every request: its id, its time, its line in the log, its count in the metrics.
 
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,6 +10,7 @@ use axum::response::Response;
 use uuid::Uuid;
 
 use super::App;
+use crate::pipeline::Failure;
 use crate::telemetry::{Metrics, StageTimes};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -52,13 +54,14 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let status = response.status().as_u16();
     let duration_ms = duration.as_secs_f64() * 1e3;
     let id_text = id.to_str().unwrap_or_default();
-    if status >= 500 && report.cause.is_some() {
-        let cause = report.cause.as_deref().unwrap_or_default();
+    if let Some(cause) = report.cause.as_deref() {
         tracing::error!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, cause, "request failed");
-    } else if status >= 400 {
-        tracing::info!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, "request refused");
     } else {
-        tracing::debug!(request.id = id_text, %method, route, status, duration_ms, "request answered");
+        // Metrics count these; a line for each would let any client fill the disk.
+        tracing::debug!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, "request answered");
+    }
+    if report.outcome == Failure::Overloaded.code() {
+        app.overload.note();
     }
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
@@ -75,6 +78,40 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         .filter(|id| (1..=REQUEST_ID_LEN_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic))
         .cloned()
         .unwrap_or_else(|| HeaderValue::try_from(Uuid::new_v4().to_string()).expect("a UUID is a valid header value"))
+}
+
+/// Tells the operator about overload, at most once a second.
+#[derive(Debug, Default)]
+pub(super) struct OverloadLog {
+    state: Mutex<OverloadState>,
+}
+
+#[derive(Debug, Default)]
+struct OverloadState {
+    refused: u64,
+    logged: Option<Instant>,
+}
+
+/// Between two lines about overload.
+const OVERLOAD_LOG_PAUSE: Duration = Duration::from_secs(1);
+
+impl OverloadLog {
+    fn note(&self) {
+        if let Some(refused) = self.count(Instant::now()) {
+            tracing::warn!(refused, "overloaded: {refused} request(s) were refused with 503 since the last such line");
+        }
+    }
+
+    /// Counts one refusal; returns the number to log if it is time to.
+    fn count(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refused += 1;
+        let due = state.logged.is_none_or(|logged| now.duration_since(logged) >= OVERLOAD_LOG_PAUSE);
+        due.then(|| {
+            state.logged = Some(now);
+            std::mem::take(&mut state.refused)
+        })
+    }
 }
 
 /// Counts a request as in flight until it is answered, or its client has left and the handler is dropped.
@@ -109,6 +146,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
         request_id(&headers)
+    }
+
+    #[test]
+    fn overload_is_logged_at_most_once_a_second_with_all_that_were_refused() {
+        let (log, start) = (OverloadLog::default(), Instant::now());
+        assert_eq!(log.count(start), Some(1));
+        assert_eq!(log.count(start), None);
+        assert_eq!(log.count(start + Duration::from_millis(999)), None);
+        assert_eq!(log.count(start + Duration::from_secs(1)), Some(3));
     }
 
     #[test]

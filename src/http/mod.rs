@@ -21,6 +21,7 @@ pub use listener::{Drained, serve};
 use crate::pipeline::{Engine, PreparePool};
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
+use middleware::OverloadLog;
 use upload::UploadMemory;
 
 /// What every handler can reach. Cheap to clone.
@@ -32,6 +33,7 @@ pub struct App {
     limits: HttpLimits,
     uploads: UploadMemory,
     metrics: Metrics,
+    overload: Arc<OverloadLog>,
 }
 
 impl App {
@@ -39,7 +41,7 @@ impl App {
     #[must_use]
     pub fn new(limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
         let uploads = UploadMemory::new(limits.upload_memory_max, metrics.upload_memory_bytes.clone());
-        Self { engine: Arc::default(), pool, phases, limits, uploads, metrics }
+        Self { engine: Arc::default(), pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 
     /// Hands over the warm model. The first one stays.

@@ -282,6 +282,11 @@ impl Engine {
         }
     }
 
+    /// Brings the gauges up to date. Called when metrics are asked for: workers and preparers would race to set them.
+    pub fn refresh_metrics(&self) {
+        self.metrics.queue_len(self.queue.len());
+    }
+
     /// Reserves places for `n` images of one request, all or none.
     ///
     /// # Errors
@@ -307,8 +312,8 @@ impl Engine {
     async fn run_stages(&self, place: Place, upload: Bytes, ask: Ask) -> Answer {
         let (reply, answer) = oneshot::channel();
         let started = Instant::now();
-        let (pool, queue, spec, gauge) =
-            (self.pool.clone(), Arc::clone(&self.queue), Arc::clone(&self.spec), self.metrics.queue_images.clone());
+        let (pool, queue) = (self.pool.clone(), Arc::clone(&self.queue));
+        let spec = Arc::clone(&self.spec);
         // One channel for both outcomes: the preparer answers if the image fails there, else the job carries the
         // channel on to a worker. That is one wake-up of the caller instead of two.
         let prepare = move || {
@@ -328,9 +333,9 @@ impl Engine {
                 deadline: ask.deadline,
                 reply,
             };
-            match queue.push(place, job) {
-                Ok(()) => gauge.set(i64::try_from(queue.len()).unwrap_or(i64::MAX)),
-                Err(job) => drop(job.reply.send(Err(BatchError::Closed.into()))),
+            if let Err(job) = queue.push(place, job) {
+                // Whether the caller is still there to hear it does not matter.
+                let _ = job.reply.send(Err(BatchError::Closed.into()));
             }
         };
         self.pool.start(ask.deadline, prepare).await?;

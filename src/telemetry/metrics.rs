@@ -94,8 +94,11 @@ impl Metrics {
             ),
             queue_images: register(
                 &registry,
-                IntGaugeVec::new(Opts::new("residual_queue_images", "Images waiting for a worker now."), &["model"])
-                    .expect("metric names are constants"),
+                IntGaugeVec::new(
+                    Opts::new("residual_queue_images", "Prepared images waiting for a worker now."),
+                    &["model"],
+                )
+                .expect("metric names are constants"),
             ),
             model_info: register(
                 &registry,
@@ -168,8 +171,7 @@ pub struct ModelMetrics {
     images_ok: IntCounter,
     stage_seconds: [Histogram; Stage::ALL.len()],
     batch_images: Histogram,
-    /// Images waiting for a worker now.
-    pub queue_images: IntGauge,
+    queue_images: IntGauge,
 }
 
 impl ModelMetrics {
@@ -184,6 +186,11 @@ impl ModelMetrics {
     /// Counts one image that got an error with this stable code.
     pub fn image_failed(&self, code: &str) {
         self.images.with_label_values(&[self.model.as_str(), code]).inc();
+    }
+
+    /// Shows how many prepared images wait for a worker now.
+    pub fn queue_len(&self, len: usize) {
+        self.queue_images.set(i64::try_from(len).unwrap_or(i64::MAX));
     }
 
     /// Counts one batch.

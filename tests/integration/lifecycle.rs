@@ -13,7 +13,7 @@ async fn a_server_that_is_still_loading_is_live_and_not_ready() {
     let server = TestServer::bind(&[]).await;
     assert_eq!(server.get("/health/live").await.status, 200);
     for path in ["/health/ready", "/api/v1/models", "/api/v1/models/resnet20-cifar10"] {
-        assert_eq!(server.get(path).await.assert_problem(503, "not_ready").contains("loading"), true, "{path}");
+        assert!(server.get(path).await.assert_problem(503, "not_ready").contains("loading"), "{path}");
     }
     server.classify(png(4, 4)).await.assert_problem(503, "not_ready");
     server.load().await;
@@ -193,4 +193,17 @@ fn what_keeps_the_binary_from_starting_is_said_with_its_fix() {
         assert_eq!(child.wait().unwrap().code(), Some(1), "{flags:?}:\n{log}");
         assert!(log.contains(expected) && log.contains("error: "), "{flags:?}:\n{log}");
     }
+}
+
+#[test]
+fn json_logs_carry_the_decisions_as_fields() {
+    let process = Process::start(&["--log-format", "json"]);
+    let log = process.until("\"ready\"");
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert!(line["address"].as_str().unwrap().starts_with("127.0.0.1:"));
+    for key in ["runtime", "provider", "cores", "threads", "model", "recipe"] {
+        assert!(!line[key].as_str().unwrap().is_empty(), "{key}: {line}");
+    }
+    process.signal("-TERM");
+    assert_eq!(process.exit_code(), Some(0));
 }

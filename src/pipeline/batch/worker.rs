@@ -59,7 +59,6 @@ impl Waiting for Job {
 pub fn work(queue: &Queue<Job>, model: &mut dyn Infer, mut batch: Batch, labels: &Labels, metrics: &ModelMetrics) {
     let mut taken = Taken::default();
     while queue.take(&mut taken) {
-        metrics.queue_images.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
         for job in taken.late.drain(..) {
             reply(job.reply, Err(BatchError::Late.into()));
         }

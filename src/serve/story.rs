@@ -1,0 +1,110 @@
+//! What was decided at the start: one block that a person reads once, or one JSON line that an operator searches later.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::LogSetting;
+use crate::machine;
+use crate::pipeline::Engine;
+use crate::pipeline::infer::Layout;
+use crate::runtime::Found;
+
+/// The decisions, each as one line.
+pub(super) struct Story {
+    address: SocketAddr,
+    took: Duration,
+    runtime: String,
+    provider: String,
+    cores: String,
+    threads: String,
+    model: String,
+    recipe: String,
+}
+
+impl Story {
+    pub(super) fn new(address: SocketAddr, engine: &Engine, found: &Found, why: &str, took: Duration) -> Self {
+        let (spec, execution, cores) = (engine.spec(), engine.execution(), machine::cores());
+        let Layout { workers, intra_op_threads, decode_threads } = execution.layout;
+        let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
+        let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
+        Self {
+            address,
+            took,
+            runtime: format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source),
+            provider: format!("{} ({why})", execution.provider),
+            cores: format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable),
+            threads: format!(
+                "{} x {}, {}, batches of up to {}",
+                count(workers, "worker"),
+                count(intra_op_threads, "intra-op thread"),
+                count(decode_threads, "decode thread"),
+                count(execution.batch_images_max, "image"),
+            ),
+            model: format!(
+                "{} version {}, {}, {}",
+                spec.name,
+                spec.version,
+                count(spec.labels.len(), "class"),
+                spec.origin
+            ),
+            recipe: format!("{} ({})", spec.recipe, spec.recipe_source),
+        }
+    }
+
+    pub(super) fn log(&self, format: LogSetting) {
+        match format {
+            LogSetting::Text => tracing::info!("{self}"),
+            LogSetting::Json => tracing::info!(
+                address = %self.address,
+                ready_seconds = self.took.as_secs_f64(),
+                runtime = self.runtime,
+                provider = self.provider,
+                cores = self.cores,
+                threads = self.threads,
+                model = self.model,
+                recipe = self.recipe,
+                "ready"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ready at http://{} after {:.2} s", self.address, self.took.as_secs_f64())?;
+        for (key, value) in [
+            ("runtime", &self.runtime),
+            ("provider", &self.provider),
+            ("cores", &self.cores),
+            ("threads", &self.threads),
+            ("model", &self.model),
+            ("recipe", &self.recipe),
+        ] {
+            write!(f, "\n  {key:<9} {value}")?;
+        }
+        write!(f, "\n  {:<9} curl --data-binary @photo.jpg http://{}/api/v1/classify", "try", self.address)
+    }
+}
+
+/// `1 worker`, `2 workers`, `10 classes`.
+fn count(n: usize, noun: &str) -> String {
+    let plural = match noun.strip_suffix('s') {
+        _ if n == 1 => "",
+        Some(_) => "es",
+        None => "s",
+    };
+    format!("{n} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nouns_follow_their_number() {
+        assert_eq!(count(1, "worker"), "1 worker");
+        assert_eq!(count(2, "worker"), "2 workers");
+        assert_eq!(count(10, "class"), "10 classes");
+    }
+}
