@@ -1,7 +1,7 @@
 //! The two passes of a resize, only for the pixels that the crop keeps: horizontal, u8 between, then vertical.
 //! Equal to Pillow's 8-bit resampling in every bit.
 
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 
 use super::filter::{PRECISION_BITS, Taps};
 use super::geometry::Geometry;
@@ -60,7 +60,7 @@ pub(super) fn for_each_row(
         if filter == Filter::Nearest {
             pick_columns(source, x.source * 3, horizontal, between);
         } else {
-            Arch::new().dispatch(|| horizontal_pass(source, x.source * 3, horizontal, between));
+            Arch::new().dispatch(Horizontal { src: source, stride: x.source * 3, taps: horizontal, dst: between });
         }
         (&*between, row_bytes, 0)
     } else {
@@ -77,7 +77,7 @@ pub(super) fn for_each_row(
         } else {
             let (start, weights) = vertical.at(index);
             let src = &src[(start - rows.start) * stride + offset..];
-            Arch::new().dispatch(|| vertical_row(src, stride, weights, row));
+            Arch::new().dispatch(Vertical { src, stride, weights, dst: row });
             emit(index, row);
         }
     }
@@ -99,6 +99,41 @@ fn pick_columns(src: &[u8], stride: usize, taps: &Taps, dst: &mut [u8]) {
             let (start, _) = taps.at(index);
             dst.copy_from_slice(&src[start * 3..start * 3 + 3]);
         }
+    }
+}
+
+/// A pass as a value: pulp compiles what is inlined into `call` for the vector instructions of the machine. A closure
+/// would not do, since nothing forces it to be inlined.
+struct Horizontal<'a> {
+    src: &'a [u8],
+    stride: usize,
+    taps: &'a Taps,
+    dst: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Horizontal<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        horizontal_pass(self.src, self.stride, self.taps, self.dst);
+    }
+}
+
+/// One row of the second pass, as [`Horizontal`].
+struct Vertical<'a> {
+    src: &'a [u8],
+    stride: usize,
+    weights: &'a [i32],
+    dst: &'a mut [u8],
+}
+
+impl NullaryFnOnce for Vertical<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        vertical_row(self.src, self.stride, self.weights, self.dst);
     }
 }
 
