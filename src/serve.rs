@@ -8,7 +8,7 @@ mod story;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
@@ -32,6 +32,8 @@ use story::Story;
 const ASYNC_THREADS_MAX: usize = 8;
 /// Blocking threads beside the prepare pool: JSON bodies, loading, files.
 const SPARE_BLOCKING_THREADS: usize = 4;
+/// After the last answer: how long a batch whose callers left may still take.
+const ENGINE_STOP_TIME: Duration = Duration::from_secs(5);
 /// Exit code of a process that a second signal ends: 128 + SIGINT, as shells count.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -97,9 +99,9 @@ impl Server {
     /// # Errors
     /// If the address cannot be bound.
     pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
-        let asked = settings.address();
-        let listener = TcpListener::bind(asked).await.with_context(|| {
-            format!("listen on {asked} (another server may run there; choose a port with --http-port)")
+        let HttpSettings { host, http_port, .. } = &settings.http;
+        let listener = TcpListener::bind((host.as_str(), *http_port)).await.with_context(|| {
+            format!("listen on {host} port {http_port}; choose another with --host and --http-port")
         })?;
         let address = listener.local_addr().context("read the listener's address")?;
         let layout = layout_of(&settings.batch, machine::cores());
@@ -148,7 +150,14 @@ impl Server {
         }
         self.lifecycle.advance(Phase::Draining);
         // The accept loop neither panics nor is aborted.
-        self.edge.await.unwrap_or(Drained::GraceOver)
+        let drained = self.edge.await.unwrap_or(Drained::GraceOver);
+        // With the last handle the engine goes, which joins its workers: a batch of callers that left may still run.
+        let app = self.app;
+        let stopped = tokio::task::spawn_blocking(move || drop(app));
+        match tokio::time::timeout(ENGINE_STOP_TIME, stopped).await {
+            Ok(_) => drained,
+            Err(_elapsed) => Drained::GraceOver,
+        }
     }
 }
 
@@ -243,6 +252,7 @@ fn http_limits(http: &HttpSettings) -> HttpLimits {
         connections_max: http.connections_max,
         header_timeout: *http.header_timeout,
         body_timeout: *http.body_timeout,
+        write_timeout: *http.write_timeout,
         request_timeout: *http.request_timeout,
     }
 }

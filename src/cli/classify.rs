@@ -56,6 +56,8 @@ pub struct ClassifyArgs {
 enum FileError {
     #[error("read file: {0}")]
     Read(#[from] std::io::Error),
+    #[error("search folder: {0}")]
+    Search(String),
     #[error(transparent)]
     Classify(#[from] ClassifyError),
 }
@@ -63,7 +65,7 @@ enum FileError {
 impl FileError {
     fn code(&self) -> &'static str {
         match self {
-            Self::Read(_) => "unreadable_file",
+            Self::Read(_) | Self::Search(_) => "unreadable_file",
             Self::Classify(error) => error.code(),
         }
     }
@@ -89,7 +91,7 @@ type Outcome = (PathBuf, Result<Scored, FileError>);
 pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<ExitCode> {
     logging::init(LogFormat::Text, &args.log)
         .map_err(|error| anyhow::anyhow!("--log {:?} is no log filter: {error}", args.log))?;
-    let found = find(&args.paths)?;
+    let found = find(&args.paths);
     anyhow::ensure!(
         !found.images.is_empty(),
         "no image in {}; {} other file(s) were looked at",
@@ -109,32 +111,40 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+#[derive(Default)]
 struct Found {
-    images: Vec<PathBuf>,
+    images: Vec<Result<PathBuf, Unreadable>>,
     other_files: usize,
 }
 
-/// Every file that was named, and every image in the folders that were named, in the order of their names.
-fn find(paths: &[PathBuf]) -> anyhow::Result<Found> {
-    let mut found = Found { images: Vec::new(), other_files: 0 };
+/// A part of a folder that cannot be searched.
+#[derive(Clone)]
+struct Unreadable {
+    path: PathBuf,
+    cause: String,
+}
+
+/// Every file that was named, and every image in the folders that were named, in the order of their names. Links are
+/// followed: a model hub's cache consists of them.
+fn find(paths: &[PathBuf]) -> Found {
+    let mut found = Found::default();
     for path in paths {
         if !path.is_dir() {
-            found.images.push(path.clone());
+            found.images.push(Ok(path.clone()));
             continue;
         }
-        for entry in WalkDir::new(path).sort_by_file_name() {
-            let entry = entry.with_context(|| format!("search folder {}", path.display()))?;
-            if !entry.file_type().is_file() {
-                continue;
-            }
-            if is_image(entry.path()) {
-                found.images.push(entry.into_path());
-            } else {
-                found.other_files += 1;
+        for entry in WalkDir::new(path).follow_links(true).sort_by_file_name() {
+            match entry {
+                Ok(entry) if !entry.file_type().is_file() => {}
+                Ok(entry) if is_image(entry.path()) => found.images.push(Ok(entry.into_path())),
+                Ok(_) => found.other_files += 1,
+                Err(error) => found
+                    .images
+                    .push(Err(Unreadable { path: error.path().unwrap_or(path).to_owned(), cause: error.to_string() })),
             }
         }
     }
-    Ok(found)
+    found
 }
 
 /// The first bytes tell; a file that cannot be opened counts as an image, so that its error is shown.
@@ -147,14 +157,23 @@ fn is_image(path: &Path) -> bool {
 }
 
 /// Classifies all, some at once, and shows them in order. Returns how many failed.
-async fn classify_all(engine: &Engine, images: Vec<PathBuf>, args: &ClassifyArgs) -> std::io::Result<usize> {
+async fn classify_all(
+    engine: &Engine,
+    images: Vec<Result<PathBuf, Unreadable>>,
+    args: &ClassifyArgs,
+) -> std::io::Result<usize> {
     let top_k = args.top_k.min(engine.spec().labels.len());
     let at_once = engine.execution().queue_images_max.min(args.batch.batch_images_max * 4);
     let progress = progress_bar(images.len(), args.json);
     let mut outcomes = stream::iter(images)
-        .map(|path| async move {
-            let outcome = classify_one(engine, &path, top_k).await;
-            (path, outcome)
+        .map(|found| async move {
+            match found {
+                Ok(path) => {
+                    let outcome = classify_one(engine, &path, top_k).await;
+                    (path, outcome)
+                }
+                Err(Unreadable { path, cause }) => (path, Err(FileError::Search(cause))),
+            }
         })
         .buffered(at_once);
     let (mut failed, mut table) = (0, new_table());

@@ -7,7 +7,7 @@ mod serve;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use clap::{Args as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::config::Settings;
 
@@ -56,12 +56,27 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 }
 
 fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    match Cli::try_parse_from(arguments)?.command {
+    let matches = command().try_get_matches_from(arguments)?;
+    match Cli::from_arg_matches(&matches)?.command {
         // Settings may come from a file as well: serve parses its own arguments again with the file's below them.
         Command::Serve(_) => serve::run(arguments),
         Command::Classify(args) => classify::run(&args),
         Command::Runtime(args) => runtime::run(&args).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The whole command line. A variable that is set to nothing counts as unset: that is what `${X:-}` in a compose file
+/// makes of it.
+fn command() -> clap::Command {
+    fn without_empty_variables(command: clap::Command) -> clap::Command {
+        command
+            .mut_args(|arg| match arg.get_env().map(std::env::var_os) {
+                Some(Some(value)) if value.is_empty() => arg.env(None::<&'static str>),
+                _ => arg,
+            })
+            .mut_subcommands(without_empty_variables)
+    }
+    without_empty_variables(Cli::command())
 }
 
 /// `residual` and `residual --flag` mean `residual serve` and `residual serve --flag`; asking for help or the version
@@ -91,8 +106,6 @@ fn settings_from(matches: &clap::ArgMatches) -> Result<Settings, clap::Error> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

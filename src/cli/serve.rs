@@ -4,9 +4,8 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, CommandFactory as _};
+use clap::{ArgMatches, Args};
 
-use super::Cli;
 use crate::config::{LogSetting, Settings, file};
 use crate::telemetry::logging::{self, LogFormat};
 
@@ -47,7 +46,7 @@ pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
 }
 
 fn serve_matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let matches = super::command().try_get_matches_from(arguments)?;
     let (_, serve) = matches.subcommand().expect("the caller has seen the subcommand serve");
     Ok(serve.clone())
 }

@@ -172,7 +172,8 @@ pub fn print(command: &Command, matches: &ArgMatches, from_file: &[OsString]) ->
 }
 
 fn literal(value: &str) -> String {
-    if value == "true" || value == "false" || value.parse::<i64>().is_ok() {
+    // "007" and "+5" are numbers to a parser and not to TOML, and would come back as something else.
+    if value == "true" || value == "false" || value.parse::<i64>().is_ok_and(|number| number.to_string() == value) {
         value.to_owned()
     } else {
         toml::Value::String(value.to_owned()).to_string()

@@ -1,8 +1,11 @@
-//! Every bound of the server by name: its default, its unit, and why it is that one. Each is a setting of the same name.
+//! Every bound of the server by name: its default, its unit, and why it is that one. Each but the head's size is a setting
+//! of the same name.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
+
+use crate::pipeline::decode::DecodeLimits;
 
 /// One upload, with everything in it. Phone photos are below 10 MiB, raw camera JPEGs below 20.
 pub const BODY_BYTES_MAX: ByteSize = ByteSize::mib(20);
@@ -16,6 +19,8 @@ pub const REQUEST_IMAGES_MAX: usize = 32;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(65);
 /// From the end of the head to the end of the body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client may take nothing of an answer that is ready.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// From the end of the body to the answer.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Head of a request, and the read buffer of a connection. Browsers and balancers stay below 8 KiB.
@@ -29,12 +34,12 @@ pub const BATCH_IMAGES_MAX: usize = 8;
 /// How long a batch waits for company while a worker is idle.
 pub const BATCH_DELAY: Duration = Duration::ZERO;
 /// Width of an image in pixels.
-pub const IMAGE_WIDTH_MAX: u32 = 32_768;
+pub const IMAGE_WIDTH_MAX: u32 = DecodeLimits::DEFAULT.width_max;
 /// Height of an image in pixels.
-pub const IMAGE_HEIGHT_MAX: u32 = 32_768;
-/// Pixels of an image: larger than the photos of today's phones (50 megapixels), far below what exhausts memory.
-pub const IMAGE_PIXELS_MAX: u64 = 64_000_000;
-/// What all decodes hold at once. One 64-megapixel photo takes up to 512 MB with its copies.
+pub const IMAGE_HEIGHT_MAX: u32 = DecodeLimits::DEFAULT.height_max;
+/// Pixels of an image.
+pub const IMAGE_PIXELS_MAX: u64 = DecodeLimits::DEFAULT.pixels_max;
+/// What all decodes hold at once; one of the largest photos needs about half of it.
 pub const DECODE_MEMORY_MAX: ByteSize = ByteSize::gib(1);
 /// After the first signal: how long requests in flight may take to finish.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(25);

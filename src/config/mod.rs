@@ -7,11 +7,10 @@
 pub mod file;
 pub mod limits;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser as _};
+use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 use humantime::Duration as Time;
 
@@ -45,9 +44,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "HTTP")]
 pub struct HttpSettings {
-    /// Address to listen on. 0.0.0.0 or :: makes the server reachable from other machines.
-    #[arg(long, env = "RESIDUAL_HOST", value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    pub host: IpAddr,
+    /// Address or name to listen on. 0.0.0.0 or :: makes the server reachable from other machines.
+    #[arg(long, env = "RESIDUAL_HOST", value_name = "HOST", default_value = "127.0.0.1")]
+    pub host: String,
 
     /// Port of the HTTP API. 0 takes any free port; the log says which.
     #[arg(long, env = "RESIDUAL_HTTP_PORT", value_name = "PORT", default_value_t = 8000)]
@@ -77,6 +76,10 @@ pub struct HttpSettings {
     #[arg(long, env = "RESIDUAL_BODY_TIMEOUT", value_name = "TIME", default_value_t = limits::BODY_TIMEOUT.into(), value_parser = positive_duration)]
     pub body_timeout: Time,
 
+    /// How long a client may take nothing of its answer before the connection is closed.
+    #[arg(long, env = "RESIDUAL_WRITE_TIMEOUT", value_name = "TIME", default_value_t = limits::WRITE_TIMEOUT.into(), value_parser = positive_duration)]
+    pub write_timeout: Time,
+
     /// Time for the server to answer, from the end of the upload. Later requests get 504.
     #[arg(long, env = "RESIDUAL_REQUEST_TIMEOUT", value_name = "TIME", default_value_t = limits::REQUEST_TIMEOUT.into(), value_parser = positive_duration)]
     pub request_timeout: Time,
@@ -104,12 +107,12 @@ pub struct ModelSettings {
           value_parser = PossibleValuesParser::new(ProviderChoice::NAMES).try_map(|name| name.parse::<ProviderChoice>()))]
     pub provider: ProviderChoice,
 
-    /// ONNX Runtime library to load, instead of looking for one (ORT_DYLIB_PATH works too).
+    /// ONNX Runtime library to load, instead of looking for one. Without it, ORT_DYLIB_PATH is looked at first.
     #[arg(long, env = "RESIDUAL_ORT_LIB", value_name = "FILE")]
     pub ort_lib: Option<PathBuf>,
 
     /// Never fetch anything. Without a runtime in place the start fails and says what to do.
-    #[arg(long, env = "RESIDUAL_OFFLINE", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true", require_equals = true)]
+    #[arg(long, env = "RESIDUAL_OFFLINE", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true", require_equals = true, value_parser = BoolishValueParser::new())]
     pub offline: bool,
 }
 
@@ -199,12 +202,6 @@ pub enum LogSetting {
 }
 
 impl Settings {
-    /// The address to listen on.
-    #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.http.host, self.http.http_port)
-    }
-
     /// Checks what no single flag can: bounds that contradict each other.
     ///
     /// # Errors
@@ -217,6 +214,13 @@ impl Settings {
                 format!(
                     "request_images_max ({}) is above queue_images_max ({}): such a request could never be accepted",
                     http.request_images_max, batch.queue_images_max
+                ),
+            ),
+            (
+                *batch.batch_delay >= *http.request_timeout,
+                format!(
+                    "batch_delay ({}) is not below request_timeout ({}): an image that waits for company would be too late",
+                    batch.batch_delay, http.request_timeout
                 ),
             ),
             (

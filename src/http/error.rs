@@ -1,11 +1,13 @@
 //! The one place that knows status codes: every error of every stage becomes an RFC 9457 problem document here.
 
 use axum::Json;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::middleware::Report;
+use super::upload;
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -136,6 +138,11 @@ impl Problem {
         self.kind
     }
 
+    /// What the log should say and the client should not see.
+    pub(super) fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
     /// The document, for use inside another one (one image of several).
     #[must_use]
     pub fn into_body(self) -> ProblemBody {
@@ -206,18 +213,21 @@ impl From<BatchError> for Problem {
 }
 
 /// Answers a path that no route has.
-pub(super) async fn not_found(uri: Uri) -> Problem {
+pub(super) async fn not_found(request: Request) -> Problem {
+    let path = request.uri().path().to_owned();
+    upload::refuse(request).await;
     Problem::new(
         ProblemKind::NotFound,
-        format!("there is nothing at {}; POST an image to /api/v1/classify, or GET / for the routes", uri.path()),
+        format!("there is nothing at {path}; POST an image to /api/v1/classify, or GET / for the routes"),
     )
 }
 
 /// Answers a route's wrong method.
-pub(super) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
-    let allowed = if uri.path() == "/api/v1/classify" { "POST" } else { "GET, HEAD" };
-    let mut problem =
-        Problem::new(ProblemKind::MethodNotAllowed, format!("{method} is not for {}; use {allowed}", uri.path()));
+pub(super) async fn method_not_allowed(request: Request) -> Problem {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    upload::refuse(request).await;
+    let allowed = if path == "/api/v1/classify" { "POST" } else { "GET, HEAD" };
+    let mut problem = Problem::new(ProblemKind::MethodNotAllowed, format!("{method} is not for {path}; use {allowed}"));
     problem.allow = Some(HeaderValue::from_static(allowed));
     problem
 }

@@ -26,8 +26,10 @@ pub(super) async fn ready(State(app): State<App>) -> Result<impl IntoResponse, P
 
 /// Prometheus text exposition.
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    let decode_memory = i64::try_from(app.pool.memory_bytes()).unwrap_or(i64::MAX);
-    app.metrics.decode_memory_bytes.set(decode_memory);
+    // Read now, not kept up to date at each change: two threads that set a gauge may do so in the wrong order.
+    let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    app.metrics.decode_memory_bytes.set(gauge(app.pool.memory_bytes()));
+    app.metrics.upload_memory_bytes.set(gauge(app.uploads.held_bytes()));
     if let Some(engine) = app.engine.get() {
         engine.refresh_metrics();
     }

@@ -19,6 +19,8 @@ pub struct HttpLimits {
     pub header_timeout: Duration,
     /// From the head to the end of the body.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_timeout: Duration,
     /// From the end of the body to the answer.
     pub request_timeout: Duration,
 }

@@ -33,7 +33,8 @@ pub enum Drained {
 /// Serves `router` on `listener` until the drain, then finishes the requests in flight for at most `grace`.
 ///
 /// While the drain lasts, new connections are still accepted: probes must be able to read that readiness is off, and
-/// late clients get a 503 instead of a refused connection.
+/// late clients mostly get a 503 instead of a refused connection. Mostly, because a connection whose first request has
+/// not been read when the drain begins is closed; only a drain delay, in which a balancer looks away, spares them all.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -86,6 +87,9 @@ impl Acceptor {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
+        if let Err(error) = limit_writes(&stream, self.limits.write_timeout) {
+            tracing::debug!(%error, "failed to set the write timeout");
+        }
         let service =
             self.router.clone().map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(Body::new));
         let connection = http1::Builder::new()
@@ -106,6 +110,18 @@ impl Acceptor {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
+    }
+}
+
+/// Lets the system end a connection whose client takes nothing for this long. hyper has no clock for writing, and a client
+/// that asks and never reads would keep its place for ever.
+fn limit_writes(stream: &TcpStream, timeout: Duration) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return socket2::SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (stream, timeout);
+        Ok(())
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let duration_ms = duration.as_secs_f64() * 1e3;
     let id_text = id.to_str().unwrap_or_default();
     if let Some(cause) = report.cause.as_deref() {
-        tracing::error!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, cause, "request failed");
+        tracing::error!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, cause, "request failed: {cause}");
     } else {
         // Metrics count these; a line for each would let any client fill the disk.
         tracing::debug!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, "request answered");

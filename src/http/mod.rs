@@ -1,6 +1,7 @@
 //! The HTTP edge: connections, uploads, routes, errors. It decides nothing about images or models.
 
 mod error;
+mod forms;
 mod health;
 mod limits;
 mod listener;
@@ -11,7 +12,6 @@ mod upload;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 pub use error::{Problem, ProblemKind};
@@ -40,7 +40,7 @@ impl App {
     /// An edge without a model yet: it answers liveness and metrics, and everything else with `not_ready`.
     #[must_use]
     pub fn new(limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
-        let uploads = UploadMemory::new(limits.upload_memory_max, metrics.upload_memory_bytes.clone());
+        let uploads = UploadMemory::new(limits.upload_memory_max);
         Self { engine: Arc::default(), pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 
@@ -63,8 +63,6 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(health::metrics))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        // Bodies are bounded in upload.rs, where the bound is a setting and its error names it.
-        .layer(DefaultBodyLimit::disable())
         .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
         .with_state(app)
 }

@@ -1,7 +1,8 @@
 //! One served model: its pool of preparers, its queue, its workers. The stages know nothing of each other; this file
 //! strings them together.
 
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -13,7 +14,8 @@ use super::batch::{self, Answer, BatchError, BatchLimits, Job, Place, Queue};
 use super::decode::DecodeError;
 use super::decode::budget::BudgetError;
 use super::infer::{
-    Batch, Contract, Environment, Infer as _, InferError, Layout, ModelSource, Provider, Session, SessionOptions,
+    Batch, Contract, Environment, Expected, Infer as _, InferError, Layout, ModelSource, Provider, Session,
+    SessionOptions,
 };
 use super::postprocess::Labels;
 use super::prepare::PreparePool;
@@ -62,7 +64,7 @@ pub struct EngineOptions {
 pub struct Ask {
     /// Classes wanted, 1 up to the model's number of classes.
     pub top_k: usize,
-    /// When the answer is too late, counted from the arrival of the request.
+    /// When the answer is too late to be of use.
     pub deadline: Instant,
 }
 
@@ -195,8 +197,11 @@ pub struct Engine {
     pool: PreparePool,
     queue: Arc<Queue<Job>>,
     metrics: ModelMetrics,
-    workers: Mutex<Vec<JoinHandle<()>>>,
+    workers: Vec<JoinHandle<()>>,
 }
+
+/// How the warm-up of one worker went.
+type Warmed = Result<(), InferError>;
 
 /// The way a model runs, as metadata shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -233,29 +238,34 @@ impl Engine {
             options.batch.images_max = options.batch.images_max.min(images_max);
         }
         let queue = Arc::new(Queue::new(options.queue_images_max, options.batch));
+        // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
+        let mut engine = Self { spec, contract, options, pool, queue, metrics, workers: Vec::new() };
         let (warm, warmed) = mpsc::channel();
-        let workers = sessions
-            .into_iter()
-            .enumerate()
-            .map(|(index, session)| {
-                let (queue, spec, metrics, warm) =
-                    (Arc::clone(&queue), Arc::clone(&spec), metrics.clone(), warm.clone());
-                let worker = move || run_worker(session, &queue, &spec, options.batch.images_max, &metrics, &warm);
-                // Joined when the engine is dropped; the closed queue is its stop.
-                std::thread::Builder::new().name(format!("infer-{index}")).spawn(worker)
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| InferError::Model {
-                model: spec.name.clone(),
-                cause: format!("start a thread: {error}"),
-            })?;
-        let count = workers.len();
-        let engine = Self { spec, contract, options, pool, queue, metrics, workers: Mutex::new(workers) };
-        // An early return drops the engine, which stops the other workers.
-        for _ in 0..count {
-            warmed.recv().expect("every worker reports its warm-up, and this scope keeps a sender")?;
+        for (index, session) in sessions.into_iter().enumerate() {
+            engine.start_worker(index, session, warm.clone())?;
+        }
+        drop(warm);
+        for _ in 0..engine.workers.len() {
+            // A worker that is gone without a word has panicked.
+            warmed.recv().unwrap_or(Err(InferError::Panicked))?;
         }
         Ok(engine)
+    }
+
+    /// Starts one worker, which reports to `warm` and then serves the queue.
+    fn start_worker(&mut self, index: usize, session: Session, warm: Sender<Warmed>) -> Result<(), InferError> {
+        let (queue, spec, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.spec), self.metrics.clone());
+        let images_max = self.options.batch.images_max;
+        // Joined when the engine is dropped; the closed queue is its stop.
+        let worker = std::thread::Builder::new()
+            .name(format!("infer-{index}"))
+            .spawn(move || run_worker(session, &queue, &spec, images_max, &metrics, warm))
+            .map_err(|error| InferError::Model {
+                model: self.spec.name.clone(),
+                cause: format!("start a thread: {error}"),
+            })?;
+        self.workers.push(worker);
+        Ok(())
     }
 
     /// What is known about the model.
@@ -350,7 +360,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.queue.close();
-        for worker in self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for worker in self.workers.drain(..) {
             // A worker that panicked has printed its panic; there is nothing left to stop.
             let _ = worker.join();
         }
@@ -365,16 +375,10 @@ fn load_sessions(
 ) -> Result<(Contract, Vec<Session>), InferError> {
     let session_options =
         SessionOptions { provider: options.provider, intra_op_threads: options.layout.intra_op_threads };
-    let load = || Session::load(environment, &spec.name, &spec.source, spec.sample_shape, session_options);
+    let expected = Expected { sample: spec.sample_shape, classes: spec.labels.len() };
+    let load = || Session::load(environment, &spec.name, &spec.source, expected, session_options);
     let first = load()?;
     let contract = first.contract().clone();
-    if contract.classes != spec.labels.len() {
-        return Err(InferError::Contract {
-            model: spec.name.clone(),
-            found: format!("{} classes", contract.classes),
-            expected: format!("{}, as many as it has labels", spec.labels.len()),
-        });
-    }
     let mut sessions = vec![first];
     for _ in 1..options.layout.workers {
         sessions.push(load()?);
@@ -388,13 +392,14 @@ fn run_worker(
     spec: &ModelSpec,
     batch_images_max: usize,
     metrics: &ModelMetrics,
-    warm: &mpsc::Sender<Result<(), InferError>>,
+    warm: Sender<Warmed>,
 ) {
     let mut batch = Batch::new(spec.sample_shape, batch_images_max);
-    let result = warm_up(&mut session, &mut batch, spec.sample_shape, batch_images_max);
+    let result = warm_up(&mut session, &mut batch, &spec.name, spec.sample_shape, batch_images_max);
     let failed = result.is_err();
     // The engine may have given up already; then the queue is closed and this thread ends below.
     let _ = warm.send(result);
+    drop(warm);
     if !failed {
         batch::work(queue, &mut session, batch, &spec.labels, metrics);
     }
@@ -404,6 +409,7 @@ fn run_worker(
 fn warm_up(
     session: &mut Session,
     batch: &mut Batch,
+    model: &str,
     shape: SampleShape,
     batch_images_max: usize,
 ) -> Result<(), InferError> {
@@ -411,7 +417,20 @@ fn warm_up(
     for len in [1, batch_images_max] {
         batch.clear();
         (0..len).for_each(|_| batch.push(&sample));
-        session.infer(batch)?.row(0)?;
+        let logits = session.infer(batch)?;
+        if is_probabilities(logits.row(0)?) {
+            return Err(InferError::Contract {
+                model: model.to_owned(),
+                found: "an output of probabilities (its warm-up scores are not negative and sum to 1)".to_owned(),
+                expected: "logits: export it without the final softmax".to_owned(),
+            });
+        }
     }
     Ok(())
+}
+
+/// A graph that ends in softmax would get it twice, which leaves the classes right and every score wrong. Logits that look
+/// like this by chance do not exist: of n free numbers, none negative and their sum 1 within rounding.
+fn is_probabilities(row: &[f32]) -> bool {
+    row.len() > 1 && row.iter().all(|&score| score >= 0.0) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3
 }

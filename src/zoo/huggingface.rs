@@ -19,6 +19,7 @@ const CONVNEXT_CROP_PCT: f64 = 224.0 / 256.0;
 #[derive(Deserialize)]
 struct Config {
     id2label: BTreeMap<String, String>,
+    problem_type: Option<String>,
 }
 
 /// The class names in `config.json`.
@@ -30,6 +31,14 @@ pub(super) fn labels(path: &Path, json: &[u8]) -> Result<Labels, ZooError> {
         found,
         expected: "id2label with the keys \"0\", \"1\", ... without a gap".to_owned(),
     };
+    // Each class would need its own sigmoid; softmax scores would look right and be wrong.
+    if let Some(kind) = config.problem_type.filter(|kind| kind != "single_label_classification") {
+        return Err(ZooError::Value {
+            path: path.to_owned(),
+            found: format!("problem_type is {kind:?}"),
+            expected: "\"single_label_classification\"".to_owned(),
+        });
+    }
     let mut names = vec![None; config.id2label.len()];
     for (key, name) in config.id2label {
         let slot = key.parse::<usize>().ok().and_then(|index| names.get_mut(index));
@@ -43,117 +52,185 @@ pub(super) fn labels(path: &Path, json: &[u8]) -> Result<Labels, ZooError> {
     }
 }
 
+/// The keys that change pixels. Those of other kinds of models (`do_thumbnail`, `max_patches`, ...) do not appear beside
+/// ResNets.
 #[derive(Deserialize)]
 struct Preprocessor {
     image_processor_type: Option<String>,
     feature_extractor_type: Option<String>,
-    #[serde(default)]
-    do_resize: bool,
+    do_resize: Option<bool>,
     size: Option<Size>,
     crop_pct: Option<f64>,
     resample: Option<u8>,
-    #[serde(default)]
-    do_center_crop: bool,
+    do_center_crop: Option<bool>,
     crop_size: Option<Size>,
-    #[serde(default = "yes")]
-    do_rescale: bool,
-    #[serde(default = "one_255th")]
-    rescale_factor: f64,
-    #[serde(default)]
-    do_normalize: bool,
+    do_rescale: Option<bool>,
+    rescale_factor: Option<f64>,
+    do_normalize: Option<bool>,
     image_mean: Option<[f32; 3]>,
     image_std: Option<[f32; 3]>,
+    #[serde(default)]
+    do_pad: bool,
+    #[serde(default)]
+    do_flip_channel_order: bool,
 }
 
-fn yes() -> bool {
-    true
-}
-
-fn one_255th() -> f64 {
-    1.0 / 255.0
-}
-
+/// Sizes are written in four ways.
 #[derive(Deserialize, Clone, Copy)]
 #[serde(untagged)]
 enum Size {
-    ShortestEdge { shortest_edge: u32 },
-    Exact { height: u32, width: u32 },
+    Sides(Sides),
     Edge(u32),
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(deny_unknown_fields)]
+struct Sides {
+    shortest_edge: Option<u32>,
+    height: Option<u32>,
+    width: Option<u32>,
+}
+
+/// What a processor's class does where its file is silent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// `ConvNextImageProcessor`, which the ResNets of Microsoft use: resize by `crop_pct`, then crop.
+    ConvNext,
+    /// `BitImageProcessor`, `CLIPImageProcessor`: shortest edge, bicubic, then crop.
+    Cropping,
+    /// `ViTImageProcessor`, `DeiTImageProcessor` and their like: squash, bilinear.
+    Squashing,
+    /// The file names no class, or one that is not known here: it must say everything itself.
+    Unknown,
 }
 
 /// The recipe in `preprocessor_config.json`, and the shape of its samples.
 pub(super) fn recipe(path: &Path, json: &[u8]) -> Result<(Recipe, SampleShape), ZooError> {
     let file: Preprocessor =
         serde_json::from_slice(json).map_err(|cause| ZooError::Syntax { path: path.to_owned(), cause })?;
-    let wrong = |found: &str, expected: &str| ZooError::Value {
+    let steps = file.steps().map_err(|Wrong { found, expected }| ZooError::Value {
         path: path.to_owned(),
-        found: found.to_owned(),
+        found,
         expected: expected.to_owned(),
-    };
-    let (resize, crop) = if file.is_convnext() { file.convnext() } else { file.plain() }
-        .map_err(|(found, expected)| wrong(found, expected))?;
-    let filter = match file.resample {
-        // PIL.Image.Resampling
-        Some(0) => Filter::Nearest,
-        Some(1) => Filter::Lanczos,
-        // Most processors' default.
-        Some(2) | None => Filter::Bilinear,
-        Some(3) => Filter::Bicubic,
-        Some(4) => Filter::Box,
-        Some(5) => Filter::Hamming,
-        Some(other) => return Err(wrong(&format!("resample is {other}"), "a code of Pillow's filters, 0 to 5")),
-    };
-    let (mean, std) = match (file.do_normalize, file.image_mean, file.image_std) {
-        (false, _, _) => ([0.0; 3], [1.0; 3]),
-        (true, Some(mean), Some(std)) => (mean, std),
-        (true, _, _) => return Err(wrong("do_normalize without image_mean and image_std", "three numbers in each")),
-    };
-    let rescale = if file.do_rescale { file.rescale_factor } else { 1.0 };
-    let steps = RecipeSteps { resize, filter, crop, rescale, mean, std, channel_order: ChannelOrder::Rgb };
+    })?;
     let recipe = Recipe::new(steps).map_err(|cause| ZooError::Recipe { path: path.to_owned(), cause })?;
-    let shape = recipe
-        .sample_shape()
-        .ok_or_else(|| wrong("no fixed size of the model's input", "a crop_size, or a size with height and width"))?;
-    Ok((recipe, shape))
+    match recipe.sample_shape() {
+        Some(shape) => Ok((recipe, shape)),
+        None => Err(ZooError::Value {
+            path: path.to_owned(),
+            found: "no fixed size of the model's input".to_owned(),
+            expected: "a crop_size, or a size with height and width".to_owned(),
+        }),
+    }
 }
 
-type Steps = Result<(Resize, Option<CenterCrop>), (&'static str, &'static str)>;
+/// What a file says and what it could say.
+struct Wrong {
+    found: String,
+    expected: &'static str,
+}
+
+fn wrong<T>(found: impl Into<String>, expected: &'static str) -> Result<T, Wrong> {
+    Err(Wrong { found: found.into(), expected })
+}
 
 impl Preprocessor {
-    fn is_convnext(&self) -> bool {
-        let named = |name: &Option<String>| name.as_deref().is_some_and(|name| name.starts_with("ConvNext"));
-        self.crop_pct.is_some() || named(&self.image_processor_type) || named(&self.feature_extractor_type)
+    fn steps(&self) -> Result<RecipeSteps, Wrong> {
+        let class = self.class();
+        if self.do_pad {
+            return wrong("do_pad is true", "false: padding is not supported");
+        }
+        let (resize, crop) = match class {
+            Class::ConvNext => self.convnext()?,
+            Class::Cropping | Class::Squashing | Class::Unknown => (self.resize()?, self.crop(class)?),
+        };
+        let (mean, std) = match (self.do_normalize.unwrap_or(true), self.image_mean, self.image_std) {
+            (false, _, _) => ([0.0; 3], [1.0; 3]),
+            (true, Some(mean), Some(std)) => (mean, std),
+            (true, _, _) => return wrong("do_normalize without image_mean and image_std", "three numbers in each"),
+        };
+        let rescale = if self.do_rescale.unwrap_or(true) { self.rescale_factor.unwrap_or(1.0 / 255.0) } else { 1.0 };
+        let channel_order = if self.do_flip_channel_order { ChannelOrder::Bgr } else { ChannelOrder::Rgb };
+        Ok(RecipeSteps { resize, filter: self.filter(class)?, crop, rescale, mean, std, channel_order })
     }
 
-    /// `ViTImageProcessor`, `CLIPImageProcessor`, `BitImageProcessor` and their like.
-    fn plain(&self) -> Steps {
-        let resize = match (self.do_resize, self.size) {
-            (false, _) => Resize::None,
-            (true, Some(Size::ShortestEdge { shortest_edge })) => Resize::ShortestEdge(shortest_edge),
-            (true, Some(Size::Exact { height, width })) => Resize::Exact { width, height },
-            // Old files: one number means a square where there is no crop, the shortest edge where there is one.
-            (true, Some(Size::Edge(edge))) if self.do_center_crop => Resize::ShortestEdge(edge),
-            (true, Some(Size::Edge(edge))) => Resize::Exact { width: edge, height: edge },
-            (true, None) => {
-                return Err(("do_resize without a size", "{\"shortest_edge\": N} or {\"height\": N, \"width\": N}"));
+    fn class(&self) -> Class {
+        let name = self.image_processor_type.as_deref().or(self.feature_extractor_type.as_deref()).unwrap_or_default();
+        match name {
+            _ if self.crop_pct.is_some() || name.starts_with("ConvNext") => Class::ConvNext,
+            _ if name.starts_with("Bit") || name.starts_with("CLIP") => Class::Cropping,
+            _ if name.starts_with("ViT") || name.starts_with("DeiT") => Class::Squashing,
+            _ => Class::Unknown,
+        }
+    }
+
+    /// `resample` is a code of `PIL.Image.Resampling`.
+    fn filter(&self, class: Class) -> Result<Filter, Wrong> {
+        Ok(match (self.resample, class) {
+            (Some(0), _) => Filter::Nearest,
+            (Some(1), _) => Filter::Lanczos,
+            (Some(2), _) | (None, Class::ConvNext | Class::Squashing) => Filter::Bilinear,
+            (Some(3), _) | (None, Class::Cropping) => Filter::Bicubic,
+            (Some(4), _) => Filter::Box,
+            (Some(5), _) => Filter::Hamming,
+            (Some(other), _) => return wrong(format!("resample is {other}"), "a code of Pillow's filters, 0 to 5"),
+            (None, Class::Unknown) if self.do_resize == Some(false) => Filter::Bilinear,
+            (None, Class::Unknown) => return wrong("no resample", "a code of Pillow's filters, 0 to 5"),
+        })
+    }
+
+    fn resize(&self) -> Result<Resize, Wrong> {
+        if !self.do_resize.unwrap_or(true) {
+            return Ok(Resize::None);
+        }
+        match self.size {
+            Some(Size::Sides(Sides { shortest_edge: Some(edge), height: None, width: None })) => {
+                Ok(Resize::ShortestEdge(edge))
             }
-        };
-        let crop = match (self.do_center_crop, self.crop_size) {
-            (false, _) => None,
-            (true, Some(Size::Exact { height, width })) => Some(center(width, height)),
-            (true, Some(Size::Edge(edge) | Size::ShortestEdge { shortest_edge: edge })) => Some(center(edge, edge)),
-            (true, None) => return Err(("do_center_crop without a crop_size", "{\"height\": N, \"width\": N}")),
-        };
-        Ok((resize, crop))
+            Some(Size::Sides(Sides { shortest_edge: None, height: Some(height), width: Some(width) })) => {
+                Ok(Resize::Exact { width, height })
+            }
+            // Old files: one number means the shortest edge where there is a crop, a square where there is none.
+            Some(Size::Edge(edge)) if self.do_center_crop == Some(true) => Ok(Resize::ShortestEdge(edge)),
+            Some(Size::Edge(edge)) => Ok(Resize::Exact { width: edge, height: edge }),
+            Some(Size::Sides(_)) | None => {
+                wrong("do_resize without a usable size", "{\"shortest_edge\": N} or {\"height\": N, \"width\": N}")
+            }
+        }
     }
 
-    /// `ConvNextImageProcessor`, which the published ResNets of Microsoft use.
-    fn convnext(&self) -> Steps {
-        let edge = match (self.do_resize, self.size) {
+    fn crop(&self, class: Class) -> Result<Option<CenterCrop>, Wrong> {
+        let crops = match (self.do_center_crop, class) {
+            (Some(crops), _) => crops,
+            (None, Class::Cropping) => true,
+            (None, Class::Unknown) if self.crop_size.is_some() => {
+                return wrong("crop_size without do_center_crop", "do_center_crop true or false");
+            }
+            (None, Class::ConvNext | Class::Squashing | Class::Unknown) => false,
+        };
+        match self.crop_size {
+            _ if !crops => Ok(None),
+            Some(Size::Sides(Sides { shortest_edge: None, height: Some(height), width: Some(width) })) => {
+                Ok(Some(center(width, height)))
+            }
+            Some(Size::Edge(edge) | Size::Sides(Sides { shortest_edge: Some(edge), height: None, width: None })) => {
+                Ok(Some(center(edge, edge)))
+            }
+            Some(Size::Sides(_)) | None => {
+                wrong("do_center_crop without a usable crop_size", "{\"height\": N, \"width\": N}")
+            }
+        }
+    }
+
+    fn convnext(&self) -> Result<(Resize, Option<CenterCrop>), Wrong> {
+        let edge = match (self.do_resize.unwrap_or(true), self.size) {
             (false, _) => return Ok((Resize::None, None)),
-            (true, Some(Size::ShortestEdge { shortest_edge } | Size::Edge(shortest_edge))) => shortest_edge,
-            (true, Some(Size::Exact { .. }) | None) => {
-                return Err(("a ConvNext processor without a shortest edge", "size {\"shortest_edge\": N}"));
+            (
+                true,
+                Some(Size::Edge(edge) | Size::Sides(Sides { shortest_edge: Some(edge), height: None, width: None })),
+            ) => edge,
+            (true, Some(Size::Sides(_)) | None) => {
+                return wrong("a ConvNext processor without a shortest edge", "size {\"shortest_edge\": N}");
             }
         };
         if edge >= CONVNEXT_SQUASH_FROM {
@@ -161,7 +238,7 @@ impl Preprocessor {
         }
         let crop_pct = self.crop_pct.unwrap_or(CONVNEXT_CROP_PCT);
         if !(crop_pct > 0.0 && crop_pct <= 1.0) {
-            return Err(("crop_pct out of range", "a number above 0 and up to 1"));
+            return wrong(format!("crop_pct is {crop_pct}"), "a number above 0 and up to 1");
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -202,7 +279,7 @@ mod tests {
     #[test]
     fn a_large_convnext_processor_squashes() {
         let steps =
-            steps(r#"{"image_processor_type":"ConvNextImageProcessor","do_resize":true,"size":384,"resample":3}"#)
+            steps(r#"{"image_processor_type":"ConvNextImageProcessor","do_resize":true,"size":384,"resample":3,"do_normalize":false}"#)
                 .unwrap();
         assert_eq!((steps.resize, steps.crop), (Resize::Exact { width: 384, height: 384 }, None));
     }
@@ -218,14 +295,47 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         for (json, expected) in [
-            (r#"{"do_resize":true}"#, "read p.json: do_resize without a size; expected {\"shortest_edge\": N}"),
-            (r#"{"do_resize":true,"size":{"shortest_edge":32}}"#, "read p.json: no fixed size of the model's input"),
-            (r#"{"resample":9,"size":3,"do_resize":true}"#, "read p.json: resample is 9; expected"),
-            (r#"{"do_normalize":true,"size":3,"do_resize":true}"#, "read p.json: do_normalize without image_mean"),
+            (r#"{"resample":2}"#, "do_resize without a usable size; expected {\"shortest_edge\": N}"),
+            (
+                r#"{"resample":2,"size":{"shortest_edge":32},"do_normalize":false}"#,
+                "no fixed size of the model's input",
+            ),
+            (r#"{"resample":9,"size":3,"do_normalize":false}"#, "resample is 9; expected"),
+            (r#"{"size":3,"do_normalize":false}"#, "no resample; expected"),
+            (r#"{"resample":2,"size":3}"#, "do_normalize without image_mean"),
+            (r#"{"resample":2,"size":3,"crop_size":2,"do_normalize":false}"#, "crop_size without do_center_crop"),
+            (r#"{"resample":2,"size":{"longest_edge":3}}"#, "data did not match any variant"),
+            (r#"{"resample":2,"size":3,"do_pad":true}"#, "do_pad is true"),
+            (r#"{"crop_pct":1.5,"size":3,"do_normalize":false}"#, "crop_pct is 1.5"),
         ] {
             let text = steps(json).unwrap_err();
-            assert!(text.starts_with(expected), "{text}");
+            assert!(text.starts_with(&format!("read p.json: {expected}")), "{text}");
         }
+    }
+
+    #[test]
+    fn where_the_file_is_silent_its_class_decides() {
+        let normal = r#""image_mean":[0.5,0.5,0.5],"image_std":[0.5,0.5,0.5]"#;
+        let clip = steps(&format!(
+            r#"{{"image_processor_type":"CLIPImageProcessor","size":{{"shortest_edge":9}},"crop_size":8,{normal}}}"#
+        ));
+        let clip = clip.unwrap();
+        assert_eq!((clip.resize, clip.filter), (Resize::ShortestEdge(9), Filter::Bicubic));
+        assert_eq!((clip.crop, clip.mean), (Some(center(8, 8)), [0.5; 3]));
+        let vit = steps(&format!(r#"{{"image_processor_type":"ViTImageProcessor","size":9,{normal}}}"#)).unwrap();
+        assert_eq!((vit.resize, vit.filter, vit.crop), (Resize::Exact { width: 9, height: 9 }, Filter::Bilinear, None));
+        assert!((vit.rescale - 1.0 / 255.0).abs() < f64::EPSILON);
+        let bgr = steps(&format!(r#"{{"resample":2,"size":9,"do_flip_channel_order":true,{normal}}}"#)).unwrap();
+        assert_eq!(bgr.channel_order, ChannelOrder::Bgr);
+    }
+
+    #[test]
+    fn a_model_for_several_labels_at_once_is_refused() {
+        let of = |kind: &str| {
+            labels(Path::new("c.json"), format!(r#"{{"id2label":{{"0":"a"}},"problem_type":{kind}}}"#).as_bytes())
+        };
+        assert!(of("null").is_ok() && of("\"single_label_classification\"").is_ok());
+        assert!(of("\"multi_label_classification\"").unwrap_err().to_string().contains("multi_label"));
     }
 
     #[test]

@@ -10,6 +10,11 @@ use crate::support::{photo, png, root};
 fn residual(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_residual"));
     command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    // The developer's own settings are not the test's; where the runtime library lies is.
+    let own = |name: &str| name.starts_with("RESIDUAL_") && name != "RESIDUAL_CACHE_DIR";
+    for (name, _) in std::env::vars().filter(|(name, _)| own(name)) {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -120,6 +125,33 @@ fn the_printed_settings_with_all_defaults_are_the_committed_file() {
         printed == committed,
         "default.toml is stale; write it with: residual serve --print-config > default.toml\n{printed}"
     );
+}
+
+#[test]
+fn variables_that_are_empty_are_unset_and_yes_has_many_words() {
+    let printed = |variable: &str, value: &str| {
+        let output = residual(&["serve", "--print-config"]).env(variable, value).output().unwrap();
+        assert!(output.status.success(), "{variable}={value}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(printed("RESIDUAL_WORKERS", "").contains("# workers ="));
+    assert!(printed("RESIDUAL_LOG", "").contains("[default]\nlog = \"info\""));
+    assert!(printed("RESIDUAL_OFFLINE", "1").contains("offline = 1"));
+    assert!(printed("RESIDUAL_OFFLINE", "yes").contains("offline = \"yes\""));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_a_folder_are_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let blob = write(folder.path(), "blobs/0a1b", &photo("cat.jpg"));
+    std::fs::create_dir(folder.path().join("snapshot")).unwrap();
+    std::os::unix::fs::symlink(&blob, folder.path().join("snapshot/cat.jpg")).unwrap();
+    std::os::unix::fs::symlink("/no/such/file", folder.path().join("snapshot/gone.jpg")).unwrap();
+    let output = run(&["classify", "--json", "-k", "1", folder.path().join("snapshot").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1), "the dangling link is a failure");
+    let lines = text(&output.stdout);
+    assert!(lines.contains("\"label\":\"cat\"") && lines.contains("unreadable_file"), "{lines}");
 }
 
 #[test]

@@ -56,8 +56,52 @@ async fn a_connection_above_the_bound_waits_for_a_place() {
     first.read_exact(&mut start).await.unwrap();
     assert_eq!(&start, b"HTTP/1.1 200");
     let mut second = talk(&server, b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    // Many answers on the first connection, and still none on the second.
+    for _ in 0..100 {
+        first.write_all(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        first.readable().await.unwrap();
+        let _ = first.try_read(&mut [0; 4096]);
+    }
+    let nothing = second.try_read(&mut [0; 1]);
+    assert!(nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
     drop(first);
     assert!(rest(&mut second).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_reads_loses_its_place() {
+    let server = TestServer::start(&["--write-timeout", "500ms", "--header-timeout", "1h"]).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(1024).unwrap();
+    let mut stream = socket.connect(server.address()).await.unwrap();
+    // Far more than the buffers between the two can hold: it goes on until the server reads no more, and ends with the
+    // connection.
+    let ask = b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1_000_000);
+    let asked = tokio::time::timeout(PATIENCE, stream.write_all(&ask)).await.expect("the server gives up");
+    assert!(asked.is_err());
+    server.until_metric("residual_connections", 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_refusal_reaches_a_client_that_is_still_sending() {
+    let server = TestServer::start(&["--upload-memory-max", "20MiB"]).await;
+    let large = vec![0u8; 8 * 1024 * 1024];
+    let post = |path: &str| crate::support::send(server.post(path).body(large.clone()));
+    post("/api/v1/classify?top_k=0").await.assert_problem(400, "bad_top_k");
+    post("/api/v1/nothing").await.assert_problem(404, "not_found");
+    post("/health/live").await.assert_problem(405, "method_not_allowed");
+    let loading = TestServer::bind(&[]).await;
+    let answer = crate::support::send(loading.post("/api/v1/classify").body(large.clone())).await;
+    answer.assert_problem(503, "not_ready");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_asks_first_is_refused_without_sending() {
+    let server = TestServer::start(&[]).await;
+    let head = "POST /api/v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 30000000\r\nexpect: 100-continue\r\n\r\n";
+    let answer = rest(&mut talk(&server, head.as_bytes()).await).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "no 100 before it: {answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +112,8 @@ async fn uploads_above_their_memory_get_503_and_the_memory_comes_back() {
         &[b"POST /api/v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n".as_slice(), &[0; 990]].concat(),
     )
     .await;
-    server.until_metric("residual_upload_memory_bytes", 990.0).await;
+    // Charged at once for what was announced.
+    server.until_metric("residual_upload_memory_bytes", 1000.0).await;
     let answer = server.classify(png(4, 4)).await;
     assert!(answer.assert_problem(503, "overloaded").contains("1024 bytes"));
     assert_eq!(answer.header("retry-after"), "1");

@@ -68,9 +68,26 @@ fn modules_use_only_what_stands_below_them() {
 fn only_infer_names_ort() {
     for_every_source(|path, text| {
         let names = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-        let found = names.filter(|line| line.contains("use ort") || line.contains(" ort::")).count();
+        let found = names.filter(|line| names_ort(line)).count();
         assert!(found == 0 || path.starts_with(ORT_HOME), "src/{path} names ort");
     });
+}
+
+/// `ort` as a path's first word: `ort::`, `use ort`, and not `support::`.
+fn names_ort(line: &str) -> bool {
+    let starts_a_word = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+    let is_path = |rest: &str| rest.starts_with("::") || rest.starts_with(';') || rest.starts_with(" as ");
+    line.match_indices("ort").any(|(at, word)| starts_a_word(at) && is_path(&line[at + word.len()..]))
+}
+
+#[test]
+fn ort_is_recognised_as_a_path() {
+    for line in ["use ort::ep;", "fn f() -> Vec<ort::Error>", "(ort::Error)", "&ort::Session", "use ort;"] {
+        assert!(names_ort(line), "{line}");
+    }
+    for line in ["support::x", "let ort = 1", "self.ort.run()", "a::ort::b", "abort;"] {
+        assert!(!names_ort(line), "{line}");
+    }
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
 use residual::http::Drained;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::support::{PATIENCE, TestServer, photo, png, read, root, send};
+use crate::support::{Answer, PATIENCE, TestServer, photo, png, read, root, send};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_still_loading_is_live_and_not_ready() {
@@ -22,29 +24,44 @@ async fn a_server_that_is_still_loading_is_live_and_not_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_drain_answers_what_is_in_flight_and_refuses_what_is_new() {
-    let flags = ["--batch-delay", "1h", "--batch-images-max", "2", "--request-timeout", "10s"];
+async fn the_drain_waits_for_what_is_in_flight_and_refuses_what_is_new() {
+    let flags = ["--batch-delay", "1h", "--batch-images-max", "2", "--request-timeout", "2s"];
     let server = TestServer::start(&flags).await;
     let (classify, ready) = (server.url("/api/v1/classify"), server.url("/health/ready"));
     let in_flight = tokio::spawn(server.client.post(&classify).body(png(4, 4)).send());
     server.until_metric("residual_queue_images{model=\"resnet20-cifar10\"}", 1.0).await;
     let (server, client) = server.into_parts();
-    let late = client.post(&classify).body(png(4, 4));
+    // A client of its own: the drain closes idle connections, and a pooled one may be among them.
+    let late = reqwest::Client::new().post(&classify).body(png(4, 4));
     let drain = tokio::spawn(server.drain());
     // New connections during the drain: readiness is off, classification refused.
-    let refused = loop {
-        let answer = send(client.get(&ready)).await;
-        if answer.status == 503 {
-            break answer;
-        }
-    };
-    refused.assert_problem(503, "shutting_down");
+    until_unready(&client, &ready).await.assert_problem(503, "shutting_down");
     let refused = send(late).await;
     refused.assert_problem(503, "shutting_down");
     assert_eq!(refused.header("retry-after"), "1");
     // What was in flight waits for company until its own deadline, and is answered then.
     let answer = read(in_flight.await.unwrap().unwrap()).await;
     answer.assert_problem(504, "deadline_exceeded");
+    assert_eq!(drain.await.unwrap(), Drained::All);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_has_begun_is_answered_with_classes_during_the_drain() {
+    let server = TestServer::start(&[]).await;
+    let image = photo("cat.jpg");
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let head = format!("POST /api/v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", image.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&image[..1000]).await.unwrap();
+    server.until_metric("residual_requests_in_flight", 2.0).await;
+    let ready = server.url("/health/ready");
+    let (server, client) = server.into_parts();
+    let drain = tokio::spawn(server.drain());
+    until_unready(&client, &ready).await;
+    stream.write_all(&image[1000..]).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"cat\""), "{answer}");
     assert_eq!(drain.await.unwrap(), Drained::All);
 }
 
@@ -64,9 +81,19 @@ async fn during_the_drain_delay_requests_are_still_served() {
     let (ready, classify) = (server.url("/health/ready"), server.url("/api/v1/classify"));
     let (server, client) = server.into_parts();
     let drain = tokio::spawn(server.drain());
-    while send(client.get(&ready)).await.status != 503 {}
+    until_unready(&client, &ready).await;
     assert_eq!(send(client.post(&classify).body(png(4, 4))).await.status, 200);
     drain.abort();
+}
+
+/// Asks until readiness is off. A connection that the drain closes under the question is asked again.
+async fn until_unready(client: &reqwest::Client, ready: &str) -> Answer {
+    loop {
+        match client.get(ready).send().await {
+            Ok(response) if response.status() == 503 => return read(response).await,
+            Ok(_) | Err(_) => tokio::task::yield_now().await,
+        }
+    }
 }
 
 /// The binary itself, with the lines it logs.
@@ -144,7 +171,7 @@ fn the_binary_says_what_it_decided_and_a_signal_ends_it_with_0() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_the_binary_at_once() {
-    let process = Process::start(&["--batch-delay", "1h", "--request-timeout", "1h"]);
+    let process = Process::start(&["--batch-delay", "1h", "--request-timeout", "2h"]);
     let url = address(&process.until("try "));
     let client = reqwest::Client::new();
     let stuck = tokio::spawn(client.post(format!("{url}/api/v1/classify")).body(photo("cat.jpg")).send());
@@ -166,7 +193,7 @@ fn what_keeps_the_binary_from_starting_is_said_with_its_fix() {
     let text_file = folder.path().join("lib.so");
     std::fs::write(&text_file, "no library").unwrap();
     for (flags, expected) in [
-        (vec!["--http-port", &port], "choose a port with --http-port"),
+        (vec!["--http-port", &port], "choose another with --host and --http-port"),
         (vec!["--model", "/no/such/model"], "open model /no/such/model: no such directory"),
         (vec!["--ort-lib", text_file.to_str().unwrap()], "lib.so"),
         (vec!["--provider", "cuda", "--ort-lib", "/no/such/lib.so"], "/no/such/lib.so"),
@@ -175,6 +202,7 @@ fn what_keeps_the_binary_from_starting_is_said_with_its_fix() {
             vec!["--request-images-max", "9", "--queue-images-max", "8"],
             "request_images_max (9) is above queue_images_max (8)",
         ),
+        (vec!["--batch-delay", "10s"], "batch_delay (10s) is not below request_timeout (10s)"),
         (vec!["--log", "residual=loud"], "is no log filter"),
     ] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_residual"))

@@ -10,6 +10,7 @@ mod edge;
 mod layering;
 mod lifecycle;
 mod metadata;
+mod models;
 mod overload;
 mod reference;
 mod support;

@@ -150,10 +150,15 @@ pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A PNG of one colour.
+/// A PNG.
 pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
+    solid_png(width, height, [200, 30, 40])
+}
+
+/// A PNG of one colour.
+pub(crate) fn solid_png(width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    image::RgbImage::from_pixel(width, height, image::Rgb([200, 30, 40]))
+    image::RgbImage::from_pixel(width, height, image::Rgb(rgb))
         .write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png)
         .unwrap();
     bytes

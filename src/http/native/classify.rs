@@ -1,21 +1,19 @@
 //! `POST /api/v1/classify`: one image or several in, classes out.
 
-use std::time::Instant;
-
 use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::http::App;
 use crate::http::error::{Problem, ProblemBody, ProblemKind};
+use crate::http::forms::Upload;
 use crate::http::health;
 use crate::http::middleware::Report;
-use crate::http::upload::{self, Encoded, Upload};
-use crate::pipeline::batch::{Place, Scored};
+use crate::http::upload::{self, Received};
+use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, Engine, ImageInfo, Prediction};
 use crate::shutdown::Phase;
 use crate::telemetry::StageTimes;
@@ -50,43 +48,72 @@ enum ItemAnswer {
 
 /// Answers the route. Whatever the outcome, the report names the model that was asked.
 pub(in crate::http) async fn classify(State(app): State<App>, request: Request) -> Response {
-    match admit(&app) {
-        Ok(engine) => {
-            let mut response = answer(&app, engine, request).await.into_response();
-            if let Some(report) = response.extensions_mut().get_mut::<Report>() {
-                report.model.clone_from(&engine.spec().name);
-            }
-            response
+    let engine = match admit(&app) {
+        Ok(engine) => engine,
+        Err(problem) => {
+            upload::refuse(request).await;
+            return problem.into_response();
         }
-        Err(problem) => problem.into_response(),
+    };
+    let mut response = match parse_query(request.uri(), engine) {
+        Ok(top_k) => answer(&app, engine, request, top_k).await.into_response(),
+        Err(problem) => {
+            upload::refuse(request).await;
+            problem.into_response()
+        }
+    };
+    if let Some(report) = response.extensions_mut().get_mut::<Report>() {
+        report.model.clone_from(&engine.spec().name);
     }
+    response
 }
 
-async fn answer(app: &App, engine: &Engine, request: Request) -> Result<Response, Problem> {
-    let top_k = parse_query(request.uri(), engine)?;
-    let (upload, _share) = upload::receive(request, &app.limits, &app.uploads).await?;
-    let ask = Ask { top_k, deadline: Instant::now() + app.limits.request_timeout };
+async fn answer(app: &App, engine: &Engine, request: Request, top_k: usize) -> Result<Response, Problem> {
+    // The share is held to the end: the images live as long.
+    let Received { upload, share: _share, deadline } =
+        upload::receive(request, &app.limits, &app.uploads, &app.pool).await?;
+    let ask = Ask { top_k, deadline };
     let spec = engine.spec();
-    let (times, mut response) = match upload {
+    match upload {
         Upload::One(image) => {
             let place = engine.reserve(1)?.pop().expect("one place was reserved");
-            let Scored { classification, image, times } = one(app, engine, place, image, ask).await?;
+            let Scored { classification, image, times } = engine.classify(place, image?, ask).await?;
             let predictions = classification.predictions;
             let answer = OneAnswer { model: &spec.name, model_version: &spec.version, predictions, image };
-            (times, Json(answer).into_response())
+            Ok(with_report(Json(answer), Report { times, ..Report::default() }))
         }
         Upload::Many(images) => {
             let places = engine.reserve(images.len())?;
-            let asked = places.into_iter().zip(images).map(|(place, image)| one(app, engine, place, image, ask));
+            let asked = places
+                .into_iter()
+                .zip(images)
+                .map(|(place, image)| async move { Ok::<_, Problem>(engine.classify(place, image?, ask).await?) });
             let outcomes = join_all(asked).await;
-            let times = outcomes.iter().flatten().fold(StageTimes::default(), |all, scored| all.max(scored.times));
+            let report = report_on(&outcomes);
             let results = outcomes.into_iter().map(ItemAnswer::from).collect();
             let answer = ManyAnswers { model: &spec.name, model_version: &spec.version, results };
-            (times, Json(answer).into_response())
+            Ok(with_report(Json(answer), report))
         }
+    }
+}
+
+fn with_report(answer: impl IntoResponse, report: Report) -> Response {
+    let mut response = answer.into_response();
+    response.extensions_mut().insert(report);
+    response
+}
+
+/// Several images in one report: the longest times, every cause for the log, and `ok` if any image got its classes.
+fn report_on(outcomes: &[Result<Scored, Problem>]) -> Report {
+    let times = outcomes.iter().flatten().fold(StageTimes::default(), |all, scored| all.max(scored.times));
+    let problems = || outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    let outcome = match problems().next() {
+        Some(first) if problems().count() == outcomes.len() => first.kind().code(),
+        _ => "ok",
     };
-    response.extensions_mut().insert(Report { times, ..Report::default() });
-    Ok(response)
+    let causes: Vec<&str> = problems().filter_map(Problem::cause).collect();
+    let cause = (!causes.is_empty()).then(|| causes.join("; "));
+    Report { outcome, times, cause, ..Report::default() }
 }
 
 /// The engine, if the server takes requests now.
@@ -96,18 +123,6 @@ fn admit(app: &App) -> Result<&Engine, Problem> {
         (Phase::Starting, _) | (_, None) => Err(health::not_ready()),
         (Phase::Ready | Phase::Leaving, Some(engine)) => Ok(engine),
     }
-}
-
-async fn one(app: &App, engine: &Engine, place: Place, image: Encoded, ask: Ask) -> Result<Scored, Problem> {
-    let bytes = if image.is_base64() { decoded(app, image, ask.deadline).await? } else { image.into_bytes()? };
-    Ok(engine.classify(place, bytes, ask).await?)
-}
-
-/// Base64 of megabytes takes milliseconds: it belongs into the pool that prepares images.
-async fn decoded(app: &App, image: Encoded, deadline: Instant) -> Result<Bytes, Problem> {
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    app.pool.start(deadline, move || drop(reply.send(image.into_bytes()))).await?;
-    answer.await.map_err(|_| Problem::from(crate::pipeline::ClassifyError::Lost))?
 }
 
 /// Reads `model` and `top_k`, checks both against the engine, and refuses anything else: a misspelt parameter that is

@@ -1,6 +1,7 @@
 //! What is served, and exactly how.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -70,10 +71,11 @@ pub(in crate::http) async fn models(State(app): State<App>) -> Result<impl IntoR
 /// `GET /api/v1/models/{name}`.
 pub(in crate::http) async fn model(
     State(app): State<App>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, Problem> {
     let engine = engine(&app)?;
-    check_model(&name, engine)?;
+    // A name that is no UTF-8 is no model's name either.
+    check_model(name.as_ref().map_or("\u{fffd}", |Path(name)| name), engine)?;
     let spec = engine.spec();
     let classes = spec.labels.iter().enumerate().map(|(index, label)| Class { index, label }).collect();
     let details = Details {

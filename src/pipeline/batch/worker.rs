@@ -88,7 +88,7 @@ fn run(
     let logits = match result {
         Ok(logits) => logits,
         Err(error) => {
-            tracing::error!(%error, batch.len = batch_len, "inference failed for a batch of {batch_len}");
+            // Each caller logs it under its own request id.
             for (job, _) in jobs.drain(..) {
                 reply(job.reply, Err(error.clone().into()));
             }

@@ -18,6 +18,13 @@ const FORMAT: ImageFormat = ImageFormat::Jpeg;
 /// a small file with thousands of them would keep a thread busy for minutes.
 const SCANS_MAX: usize = 100;
 
+/// Scans times pixels of a progressive JPEG. A large photo may have as many scans as encoders write, and not 100: at 64
+/// megapixels those would keep a thread busy for a minute.
+const SCAN_PIXELS_MAX: u64 = 1_000_000_000;
+
+/// Scans that a JPEG of any size may have.
+const SCANS_ALWAYS: usize = 16;
+
 /// What the segments before the first scan tell.
 #[derive(Debug)]
 pub(super) struct JpegHeader {
@@ -97,6 +104,12 @@ fn check_sampling(sampling: &[(u8, u8)]) -> Result<(), DecodeError> {
     Ok(())
 }
 
+/// Scans that a picture of this size may have.
+fn scans_max(width: u32, height: u32) -> usize {
+    let pixels = (u64::from(width) * u64::from(height)).max(1);
+    usize::try_from(SCAN_PIXELS_MAX / pixels).unwrap_or(SCANS_MAX).clamp(SCANS_ALWAYS, SCANS_MAX)
+}
+
 struct Segment<'a> {
     marker: u8,
     payload: &'a [u8],
@@ -157,7 +170,7 @@ impl JpegHeader {
         if !bytes[self.scan_at.min(bytes.len())..].windows(2).rev().any(|pair| pair == [0xFF, 0xD9]) {
             return Err(DecodeError::broken(FORMAT, "the file is truncated: no end-of-image marker"));
         }
-        let limits = JpegLimits { max_scans: SCANS_MAX, ..JpegLimits::default() };
+        let limits = JpegLimits { max_scans: scans_max(self.width, self.height), ..JpegLimits::default() };
         let four = self.sampling.len() == 4;
         let decode = || {
             let mut decoder = Decoder::new_with_limits(bytes, limits)?;
@@ -179,5 +192,17 @@ impl JpegHeader {
             return Err(DecodeError::broken(FORMAT, "the frame changes its size within the file"));
         }
         Ok(to_rgb(layout, image.data))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_larger_the_picture_the_fewer_scans() {
+        assert_eq!(scans_max(224, 224), SCANS_MAX);
+        assert_eq!(scans_max(5000, 4000), 50);
+        assert_eq!(scans_max(8000, 8000), SCANS_ALWAYS);
     }
 }

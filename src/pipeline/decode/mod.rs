@@ -44,9 +44,14 @@ pub struct DecodeLimits {
     pub pixels_max: u64,
 }
 
+impl DecodeLimits {
+    /// Larger than the photos of today's phones (50 megapixels), far below what exhausts memory.
+    pub const DEFAULT: Self = Self { width_max: 32_768, height_max: 32_768, pixels_max: 64_000_000 };
+}
+
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self { width_max: 32_768, height_max: 32_768, pixels_max: 50_000_000 }
+        Self::DEFAULT
     }
 }
 

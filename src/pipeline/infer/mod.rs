@@ -12,7 +12,7 @@ mod tensors;
 pub use environment::Environment;
 pub use layout::{Layout, LayoutRequest, layout};
 pub use provider::{Provider, ProviderChoice};
-pub use session::{Contract, ModelSource, Session, SessionOptions};
+pub use session::{Contract, Expected, ModelSource, Session, SessionOptions};
 pub use tensors::{Batch, Logits};
 
 /// Computes logits for a batch. Implemented by [`Session`], and by fakes in the batcher's tests.

@@ -28,6 +28,15 @@ pub struct SessionOptions {
     pub intra_op_threads: usize,
 }
 
+/// What a model's directory promises about its graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expected {
+    /// The samples its recipe makes.
+    pub sample: SampleShape,
+    /// The number of its labels.
+    pub classes: usize,
+}
+
 /// What the graph takes and returns, read from the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Contract {
@@ -52,7 +61,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads `source` and checks that the graph takes samples of `shape`. `model` names it in errors.
+    /// Loads `source` and checks that the graph is what is `expected`. `model` names it in errors.
     ///
     /// # Errors
     /// [`InferError::Provider`], [`InferError::Model`] or [`InferError::Contract`].
@@ -60,7 +69,7 @@ impl Session {
         environment: &Environment,
         model: &str,
         source: &ModelSource,
-        shape: SampleShape,
+        expected: Expected,
         options: SessionOptions,
     ) -> Result<Self, InferError> {
         let failed = |cause: String| InferError::Model { model: model.to_owned(), cause };
@@ -71,7 +80,7 @@ impl Session {
             ModelSource::File(path) => builder.commit_from_file(path),
         }
         .map_err(|error| failed(error.to_string()))?;
-        let contract = contract(model, ort.inputs(), ort.outputs(), shape)?;
+        let contract = contract(model, ort.inputs(), ort.outputs(), expected)?;
         Ok(Self { ort, contract })
     }
 
@@ -107,12 +116,12 @@ impl Infer for Session {
     }
 }
 
-fn contract(model: &str, inputs: &[Outlet], outputs: &[Outlet], sample: SampleShape) -> Result<Contract, InferError> {
+fn contract(model: &str, inputs: &[Outlet], outputs: &[Outlet], expected: Expected) -> Result<Contract, InferError> {
     let refuse = |found: String, expected: String| InferError::Contract { model: model.to_owned(), found, expected };
     let [input] = inputs else {
         return Err(refuse(format!("{} inputs", inputs.len()), "one image input".to_owned()));
     };
-    let (height, width) = (i64::from(sample.height), i64::from(sample.width));
+    let (height, width) = (i64::from(expected.sample.height), i64::from(expected.sample.width));
     let expected_input = || format!("f32 [N, 3, {height}, {width}] as its recipe prepares");
     let input_shape = match tensor(input) {
         Some((TensorElementType::Float32, shape)) if fits(shape, &[-1, 3, height, width]) => shape.to_vec(),
@@ -123,19 +132,21 @@ fn contract(model: &str, inputs: &[Outlet], outputs: &[Outlet], sample: SampleSh
         1 => Some(1),
         n => return Err(refuse(format!("a fixed batch of {n}"), "a free batch dimension, or 1".to_owned())),
     };
-    let scores = outputs.iter().find_map(|output| match tensor(output) {
-        Some((TensorElementType::Float32, &[_, classes])) if classes > 0 => Some((output, classes)),
-        _ => None,
-    });
-    let Some((output, classes)) = scores else {
+    // A graph may return features or an ArgMax beside its logits: the labels tell which output is which.
+    let classes = expected.classes;
+    let is_logits = |output: &&Outlet| match tensor(output) {
+        Some((TensorElementType::Float32, &[_, found])) => usize::try_from(found) == Ok(classes),
+        _ => false,
+    };
+    let Some(output) = outputs.iter().find(is_logits) else {
         let found = outputs.iter().map(describe).collect::<Vec<_>>().join(", ");
-        return Err(refuse(format!("outputs {found}"), "a f32 output [N, classes]".to_owned()));
+        return Err(refuse(format!("outputs {found}"), format!("f32 [N, {classes}], one score for each label")));
     };
     Ok(Contract {
         input: input.name().to_owned(),
         input_shape,
         output: output.name().to_owned(),
-        classes: usize::try_from(classes).expect("checked to be above 0"),
+        classes,
         batch_images_max,
     })
 }
