@@ -4,6 +4,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -11,7 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def server():
+def process():
+    """The running server and the address it told."""
     binary = os.environ.get("RESIDUAL_BINARY", str(ROOT / "target" / "debug" / "residual"))
     process = subprocess.Popen([binary, "serve", "--http-port", "0"], stderr=subprocess.PIPE, text=True, cwd=ROOT)
     log = []
@@ -21,11 +23,24 @@ def server():
             break
     else:
         pytest.fail("the server did not start:\n" + "".join(log))
-    yield re.search(r"ready at (http://\S+)", "".join(log)).group(1)
+    # Whatever it logs from here on is kept, so that a full pipe cannot hold it up.
+    rest = []
+    reader = threading.Thread(target=lambda: rest.extend(process.stderr))
+    reader.start()
+    yield process, re.search(r"ready at (http://\S+)", "".join(log)).group(1)
     process.send_signal(signal.SIGTERM)
-    # Reading to the end, so that a full pipe cannot hold up the server.
-    rest = process.stderr.read()
-    assert process.wait() == 0, rest
+    reader.join()
+    assert process.wait() == 0, "".join(rest)
+
+
+@pytest.fixture(scope="session")
+def server(process):
+    return process[1]
+
+
+@pytest.fixture(scope="session")
+def server_pid(process):
+    return process[0].pid
 
 
 @pytest.fixture(scope="session")
