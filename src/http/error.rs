@@ -1,13 +1,11 @@
 //! The one place that knows status codes: every error of every stage becomes an RFC 9457 problem document here.
 
 use axum::Json;
-use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::middleware::Report;
-use super::upload;
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -125,6 +123,11 @@ impl Problem {
         Self::new(ProblemKind::Failed(Failure::ShuttingDown), "the server is shutting down; ask another one")
     }
 
+    /// The route has another method.
+    pub(super) fn method_not_allowed(detail: String, allow: &'static str) -> Self {
+        Self { allow: Some(HeaderValue::from_static(allow)), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+    }
+
     /// Attaches what the log should say and the client should not see.
     #[must_use]
     fn because(mut self, cause: impl std::fmt::Display) -> Self {
@@ -210,24 +213,4 @@ impl From<BatchError> for Problem {
             BatchError::Closed => Self::shutting_down(),
         }
     }
-}
-
-/// Answers a path that no route has.
-pub(super) async fn not_found(request: Request) -> Problem {
-    let path = request.uri().path().to_owned();
-    upload::refuse(request).await;
-    Problem::new(
-        ProblemKind::NotFound,
-        format!("there is nothing at {path}; POST an image to /api/v1/classify, or GET / for the routes"),
-    )
-}
-
-/// Answers a route's wrong method.
-pub(super) async fn method_not_allowed(request: Request) -> Problem {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    upload::refuse(request).await;
-    let allowed = if path == "/api/v1/classify" { "POST" } else { "GET, HEAD" };
-    let mut problem = Problem::new(ProblemKind::MethodNotAllowed, format!("{method} is not for {path}; use {allowed}"));
-    problem.allow = Some(HeaderValue::from_static(allowed));
-    problem
 }

@@ -1,6 +1,7 @@
 //! The HTTP edge: connections, uploads, routes, errors. It decides nothing about images or models.
 
 mod error;
+mod fallback;
 mod forms;
 mod health;
 mod limits;
@@ -61,8 +62,8 @@ pub fn router(app: App) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
+        .fallback(fallback::not_found)
+        .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
         .with_state(app)
 }

@@ -7,12 +7,14 @@
 pub mod batch;
 pub mod decode;
 pub mod engine;
+pub mod error;
 pub mod infer;
 pub mod postprocess;
 pub mod prepare;
 pub mod preprocess;
 pub mod types;
 
-pub use engine::{Ask, ClassifyError, Engine, EngineOptions, Failure, ModelSpec};
+pub use engine::{Ask, Engine, EngineOptions, ModelSpec};
+pub use error::{ClassifyError, Failure};
 pub use prepare::PreparePool;
 pub use types::{Classification, Image, ImageFormat, ImageInfo, Prediction, Sample, SampleShape};

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::decode::budget::MemoryBudget;
 use super::decode::{self, DecodeOptions};
-use super::engine::ClassifyError;
+use super::error::ClassifyError;
 use super::preprocess::{self, Recipe};
 use super::types::{ImageInfo, Sample};
 use crate::telemetry::{Stage, StageTimes};

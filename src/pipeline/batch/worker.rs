@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::BatchError;
 use super::queue::{Queue, Taken, Waiting};
-use crate::pipeline::engine::ClassifyError;
+use crate::pipeline::error::ClassifyError;
 use crate::pipeline::infer::{Batch, Infer, InferError};
 use crate::pipeline::postprocess::{self, Labels};
 use crate::pipeline::types::{Classification, ImageInfo, Sample};
