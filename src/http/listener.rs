@@ -57,6 +57,10 @@ pub async fn serve(
     }
 }
 
+/// What hyper reads at once, at most; it starts with 8 KiB and doubles while a body fills it. A photo of 100 KB then takes
+/// few reads, and a thousand connections still no more than 64 MiB.
+const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
 struct Acceptor {
     listener: TcpListener,
     router: Router,
@@ -95,7 +99,8 @@ impl Acceptor {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
-            .max_buf_size(self.limits.header_bytes_max)
+            .max_header_size(self.limits.header_bytes_max)
+            .max_buf_size(READ_BUFFER_BYTES_MAX.max(self.limits.header_bytes_max))
             .keep_alive(watcher.is_some())
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let open = OpenConnection::enter(self.connections.clone());

@@ -235,3 +235,24 @@ fn json_logs_carry_the_decisions_as_fields() {
     process.signal("-TERM");
     assert_eq!(process.exit_code(), Some(0));
 }
+
+#[test]
+fn a_runtime_that_is_not_there_is_named_with_the_command_that_brings_it() {
+    let empty = tempfile::tempdir().unwrap();
+    for (flags, expected) in [
+        (vec!["--provider", "cuda"], "residual runtime install cuda"),
+        (vec!["--provider", "openvino", "--offline"], "residual runtime install"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_residual"))
+            .args(["serve", "--http-port", "0"])
+            .args(&flags)
+            .env("RESIDUAL_CACHE_DIR", empty.path())
+            .env_remove("ORT_DYLIB_PATH")
+            .env_remove("LD_LIBRARY_PATH")
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{flags:?}:\n{log}");
+        assert!(log.contains(expected), "{flags:?}:\n{log}");
+    }
+}

@@ -75,7 +75,9 @@ impl Environment {
         let devices: Vec<_> =
             self.ort.devices().filter(|device| device.ep().is_ok_and(|name| name == OPENVINO_EP)).collect();
         if devices.is_empty() {
-            return Err(Provider::Openvino.unavailable("the plugin is loaded but offers no device on this machine"));
+            return Err(Provider::Openvino.unavailable(
+                "the plugin is loaded, but offers no device on this machine: it needs an Intel CPU or GPU",
+            ));
         }
         Ok(devices)
     }

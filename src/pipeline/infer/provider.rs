@@ -55,7 +55,8 @@ impl Provider {
     }
 
     pub(super) fn unavailable(self, cause: impl fmt::Display) -> InferError {
-        InferError::Provider { provider: self.name(), cause: cause.to_string(), fix: self.fix() }
+        let cause = cause.to_string().trim_end_matches('.').to_owned();
+        InferError::Provider { provider: self.name(), cause, fix: self.fix() }
     }
 
     /// Registers this provider with a session that is being built.
