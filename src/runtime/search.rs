@@ -42,7 +42,7 @@ impl Search {
             offline: variable("RESIDUAL_OFFLINE").is_some_and(|value| is_yes(&value)),
             cache_dir: variable("RESIDUAL_CACHE_DIR")
                 .map(PathBuf::from)
-                .or_else(|| dirs::cache_dir().map(|folder| folder.join("residual"))),
+                .or_else(user_cache),
             python: variable("RESIDUAL_PYTHON").unwrap_or_else(|| "python3".into()).into(),
             executable_dir: executable.as_deref().and_then(Path::parent).map(Path::to_path_buf),
             system_dirs: system_dirs(variable(LOADER_PATH).as_deref()),
@@ -57,6 +57,12 @@ impl Search {
     pub(crate) fn cache_name(&self) -> String {
         self.cache().map_or_else(|_| "a cache folder".into(), |cache| cache.root().display().to_string())
     }
+}
+
+/// `residual/` in the user's cache folder: `$XDG_CACHE_HOME`, else `~/.cache`.
+fn user_cache() -> Option<PathBuf> {
+    use etcetera::BaseStrategy as _;
+    etcetera::choose_base_strategy().ok().map(|user| user.cache_dir().join("residual"))
 }
 
 const LOADER_PATH: &str = if cfg!(target_vendor = "apple") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
