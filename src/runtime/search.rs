@@ -40,9 +40,7 @@ impl Search {
             ort_lib: variable("ORT_DYLIB_PATH").map(PathBuf::from),
             flavour: Flavour::Cpu,
             offline: variable("RESIDUAL_OFFLINE").is_some_and(|value| is_yes(&value)),
-            cache_dir: variable("RESIDUAL_CACHE_DIR")
-                .map(PathBuf::from)
-                .or_else(user_cache),
+            cache_dir: variable("RESIDUAL_CACHE_DIR").map(PathBuf::from).or_else(user_cache),
             python: variable("RESIDUAL_PYTHON").unwrap_or_else(|| "python3".into()).into(),
             executable_dir: executable.as_deref().and_then(Path::parent).map(Path::to_path_buf),
             system_dirs: system_dirs(variable(LOADER_PATH).as_deref()),
