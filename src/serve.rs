@@ -70,7 +70,7 @@ async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Resu
     tracing::info!(signal = name, "{name}: finishing the requests in flight, for at most {waits:?}; again to quit now");
     tokio::select! {
         drained = server.drain() => match drained {
-            Drained::All => tracing::info!("every request was answered; bye"),
+            Drained::All => tracing::info!("the requests in flight were answered; bye"),
             Drained::GraceOver => tracing::warn!("the drain grace is over; requests still in flight were cut off"),
         },
         name = signals.next() => {

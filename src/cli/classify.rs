@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, presets};
 use futures_util::{StreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use walkdir::WalkDir;
 
@@ -21,6 +21,8 @@ use crate::telemetry::logging::{self, LogFormat};
 
 /// Images from which on a progress bar is worth its line.
 const PROGRESS_FROM: usize = 20;
+/// Largest file that is read. Ten times what the server takes: the files are the caller's own.
+const FILE_BYTES_MAX: u64 = 200 * 1024 * 1024;
 /// A file waits for its neighbours, not for a client: only a hang should end the wait.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -136,7 +138,9 @@ fn find(paths: &[PathBuf]) -> Found {
         for entry in WalkDir::new(path).follow_links(true).sort_by_file_name() {
             match entry {
                 Ok(entry) if !entry.file_type().is_file() => {}
-                Ok(entry) if is_image(entry.path()) => found.images.push(Ok(entry.into_path())),
+                Ok(entry) if is_named_like_an_image(entry.path()) || is_image(entry.path()) => {
+                    found.images.push(Ok(entry.into_path()));
+                }
                 Ok(_) => found.other_files += 1,
                 Err(error) => found
                     .images
@@ -145,6 +149,12 @@ fn find(paths: &[PathBuf]) -> Found {
         }
     }
     found
+}
+
+/// A file that claims to be an image is one, and if it is broken, that is reported.
+fn is_named_like_an_image(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    ["jpg", "jpeg", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff"].contains(&extension.as_str())
 }
 
 /// The first bytes tell; a file that cannot be opened counts as an image, so that its error is shown.
@@ -202,11 +212,19 @@ async fn classify_one(engine: &Engine, path: &Path, top_k: usize) -> Result<Scor
 
 fn read(path: &Path) -> std::io::Result<Bytes> {
     if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes)?;
-        return Ok(bytes.into());
+        return read_bounded(std::io::stdin().lock());
     }
-    std::fs::read(path).map(Bytes::from)
+    read_bounded(std::fs::File::open(path)?)
+}
+
+/// Reads to the end, which a device or a pipe may not have.
+fn read_bounded(source: impl std::io::Read) -> std::io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    source.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("more than {FILE_BYTES_MAX} bytes, which no image needs")));
+    }
+    Ok(bytes.into())
 }
 
 fn progress_bar(images: usize, json: bool) -> ProgressBar {
@@ -214,8 +232,12 @@ fn progress_bar(images: usize, json: bool) -> ProgressBar {
     if images < PROGRESS_FROM || (json && std::io::stdout().is_terminal()) {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} images, {per_sec}, {eta} left")
-        .expect("the template is a constant");
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} images, {rate}, {eta} left")
+        .expect("the template is a constant")
+        .with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            // Fails only if the text cannot grow, and then the bar shows no rate.
+            let _ = write!(text, "{:.0}/s", state.per_sec());
+        });
     ProgressBar::with_draw_target(Some(images as u64), ProgressDrawTarget::stderr()).with_style(style)
 }
 
@@ -272,7 +294,7 @@ fn print_line(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}")
 }
 
-#[expect(clippy::print_stderr, reason = "problems go beside the result, not into it")]
+/// Problems go beside the result, not into it. Where nobody listens they are lost, and the result is not.
 fn note(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -5,6 +5,7 @@ pub mod runtime;
 mod serve;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -37,7 +38,6 @@ enum Command {
 /// Runs the program with `arguments` (the first is its own name) and returns its exit code: 0 for success, 1 for a
 /// failure, 2 for arguments that are not understood.
 #[must_use]
-#[expect(clippy::print_stderr, reason = "a start that failed is told to whoever started it")]
 pub fn run(arguments: &[OsString]) -> ExitCode {
     match dispatch(&with_default_subcommand(arguments)) {
         Ok(code) => code,
@@ -48,7 +48,8 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
                 ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2))
             }
             Err(error) => {
-                eprintln!("error: {error:#}");
+                // Unlike eprintln!, does not panic where nobody listens.
+                let _ = writeln!(std::io::stderr(), "error: {error:#}");
                 ExitCode::FAILURE
             }
         },

@@ -11,6 +11,8 @@ use crate::pipeline::{ClassifyError, Failure};
 
 /// Seconds after which a client that met an overload may try again. The queue holds seconds of work, not minutes.
 const RETRY_AFTER_SECONDS: u32 = 1;
+/// Longest sentence about a problem.
+const DETAIL_BYTES_MAX: usize = 400;
 
 /// Every kind of problem a client can meet. The code is stable; the sentence may get better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,7 @@ pub enum ProblemKind {
     BadBase64,
     BadMultipart,
     BodyIncomplete,
+    UnsupportedEncoding,
     UnknownModel,
     NotFound,
     MethodNotAllowed,
@@ -46,6 +49,11 @@ impl ProblemKind {
             Self::BadBase64 => (S::BAD_REQUEST, "bad_base64", "The image is not valid base64"),
             Self::BadMultipart => (S::BAD_REQUEST, "bad_multipart", "The multipart body is broken"),
             Self::BodyIncomplete => (S::BAD_REQUEST, "body_incomplete", "The body ended early"),
+            Self::UnsupportedEncoding => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "The body is encoded in a way that is not supported",
+            ),
             Self::UnknownModel => (S::NOT_FOUND, "unknown_model", "No such model"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "No such route"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The route has another method"),
@@ -110,7 +118,7 @@ pub struct ProblemBody {
 impl Problem {
     /// A problem with a sentence that says what was found, what is allowed and what to do.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), cause: None, allow: None }
+        Self { kind, detail: shortened(detail.into()), cause: None, allow: None }
     }
 
     /// No room now.
@@ -158,6 +166,17 @@ impl Problem {
             detail: self.detail,
         }
     }
+}
+
+/// A sentence may quote what the client sent, and that may be a whole photo in the wrong field. Keeps both ends: what is
+/// expected usually stands last.
+fn shortened(detail: String) -> String {
+    if detail.len() <= DETAIL_BYTES_MAX {
+        return detail;
+    }
+    let half = DETAIL_BYTES_MAX / 2;
+    let (head, tail) = (detail.floor_char_boundary(half), detail.ceil_char_boundary(detail.len() - half));
+    format!("{} [...] {}", &detail[..head], &detail[tail..])
 }
 
 impl IntoResponse for Problem {
@@ -212,5 +231,17 @@ impl From<BatchError> for Problem {
             BatchError::Late => ClassifyError::Late.into(),
             BatchError::Closed => Self::shutting_down(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sentence_keeps_its_ends() {
+        let problem = Problem::new(ProblemKind::BadJson, format!("found {}; send less", "\u{e9}".repeat(100_000)));
+        assert!(problem.detail.len() <= DETAIL_BYTES_MAX + 10);
+        assert!(problem.detail.starts_with("found ") && problem.detail.ends_with("; send less"));
     }
 }

@@ -81,6 +81,10 @@ async fn parts(request: Request, images_max: usize) -> Result<Upload, Problem> {
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken(error.body_text()))?;
     let mut images = Vec::new();
     while let Some(part) = form.next_field().await.map_err(|error| broken(error.body_text()))? {
+        // A part without a file name is a field of the form around the files, such as a token.
+        if part.file_name().is_none() {
+            continue;
+        }
         if images.len() == images_max {
             return Err(too_many_images(images_max));
         }
@@ -89,7 +93,7 @@ async fn parts(request: Request, images_max: usize) -> Result<Upload, Problem> {
     if images.is_empty() {
         return Err(Problem::new(
             ProblemKind::EmptyBody,
-            "the multipart body has no parts; send one part for each image: curl -F image=@cat.jpg",
+            "the multipart body has no part with a file name; send one for each image: curl -F image=@cat.jpg",
         ));
     }
     Ok(match <[Result<Bytes, Problem>; 1]>::try_from(images) {
@@ -99,7 +103,12 @@ async fn parts(request: Request, images_max: usize) -> Result<Upload, Problem> {
 }
 
 fn json(body: &[u8], images_max: usize) -> Result<Upload, Problem> {
-    let bad = |detail: &str| Problem::new(ProblemKind::BadJson, format!("{detail}; send {{\"image\": \"<base64>\"}}"));
+    let bad = |detail: &str| {
+        Problem::new(
+            ProblemKind::BadJson,
+            format!("{detail}; send {{\"image\": \"<base64>\"}} or {{\"images\": [...]}}"),
+        )
+    };
     let mut texts = Texts { images_max, ..Texts::default() };
     let mut parser = serde_json::Deserializer::from_slice(body);
     let parsed = parser.deserialize_map(&mut texts).and_then(|()| parser.end());
@@ -172,6 +181,12 @@ fn decode_base64(text: &str) -> Result<Bytes, Problem> {
         Some((scheme, payload)) if scheme.starts_with("data:") => payload,
         _ => text,
     };
+    if payload.starts_with("http://") || payload.starts_with("https://") {
+        return Err(Problem::new(
+            ProblemKind::BadBase64,
+            "the image is a URL; send its bytes, this server fetches nothing",
+        ));
+    }
     // The base64 tool wraps lines.
     let unwrapped: String;
     let payload = if payload.bytes().any(|byte| byte.is_ascii_whitespace()) {

@@ -33,8 +33,8 @@ pub enum Drained {
 /// Serves `router` on `listener` until the drain, then finishes the requests in flight for at most `grace`.
 ///
 /// While the drain lasts, new connections are still accepted: probes must be able to read that readiness is off, and
-/// late clients mostly get a 503 instead of a refused connection. Mostly, because a connection whose first request has
-/// not been read when the drain begins is closed; only a drain delay, in which a balancer looks away, spares them all.
+/// late clients get a 503 instead of a refused connection, up to the moment in which the last connections close. Only a
+/// drain delay, in which a balancer looks away, spares them all.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -50,12 +50,22 @@ pub async fn serve(
         () = accept.run(Some(&graceful)) => {}
         () = phases.reached(Phase::Draining) => {}
     }
+    // What was sent before the drain and still lies in a socket is read now, and answered with 503. hyper would close such
+    // a connection without a word.
+    let settled = tokio::time::sleep(DRAIN_SETTLE_TIME);
+    tokio::select! {
+        () = accept.run(Some(&graceful)) => {}
+        () = settled => {}
+    }
     tokio::select! {
         () = accept.run(None) => Drained::All,
         () = graceful.shutdown() => Drained::All,
         () = tokio::time::sleep(grace) => Drained::GraceOver,
     }
 }
+
+/// Between the last moment in which requests are taken and the closing of idle connections.
+const DRAIN_SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// What hyper reads at once, at most; it starts with 8 KiB and doubles while a body fills it. A photo of 100 KB then takes
 /// few reads, and a thousand connections still no more than 64 MiB.

@@ -40,7 +40,7 @@ impl Default for Report {
 pub(super) async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers());
-    let method = request.method().clone();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // Unknown paths share one label: a metric must not grow with what strangers type.
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", |path| path.as_str()).to_owned();
     let mut in_flight = InFlight::enter(&app.metrics, &route, started);
@@ -52,13 +52,14 @@ pub(super) async fn observe(State(app): State<App>, request: Request, next: Next
     let duration = started.elapsed();
     app.metrics.request(&route, &report.model, report.outcome, duration);
     let status = response.status().as_u16();
-    let duration_ms = duration.as_secs_f64() * 1e3;
+    // Whole microseconds, so that the log shows no digits of noise.
+    let duration_ms = duration.as_micros() as f64 / 1e3;
     let id_text = id.to_str().unwrap_or_default();
     if let Some(cause) = report.cause.as_deref() {
-        tracing::error!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, cause, "request failed: {cause}");
+        tracing::error!(request.id = id_text, %method, path, status, code = report.outcome, duration_ms, cause, "request failed: {cause}");
     } else {
         // Metrics count these; a line for each would let any client fill the disk.
-        tracing::debug!(request.id = id_text, %method, route, status, code = report.outcome, duration_ms, "request answered");
+        tracing::debug!(request.id = id_text, %method, path, status, code = report.outcome, duration_ms, "request answered");
     }
     if report.outcome == Failure::Overloaded.code() {
         app.overload.note();

@@ -17,9 +17,9 @@ use super::forms::{self, Form, Upload};
 use super::limits::HttpLimits;
 use crate::pipeline::{ClassifyError, PreparePool};
 
-/// After an early refusal, this much of the body is still read and thrown away, so that a client that is sending gets
+/// Beside an early refusal, this much of the body is still read and thrown away, so that a client that is sending gets
 /// to read the answer instead of a reset connection.
-const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const DISCARD_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// And for at most this long.
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A body's buffer grows from here, doubling. Most photos of the size that models see fit at once.
@@ -94,6 +94,13 @@ pub(super) async fn receive(
     memory: &UploadMemory,
     pool: &PreparePool,
 ) -> Result<Received, Problem> {
+    if let Some(encoding) = unsupported_encoding(request.headers()) {
+        refuse(request);
+        return Err(Problem::new(
+            ProblemKind::UnsupportedEncoding,
+            format!("the content encoding is {encoding}; send the image as it is, photos hardly compress further"),
+        ));
+    }
     let form = Form::of(request.headers());
     let refusal = Refusal::of(request.headers());
     let mut share = memory.share();
@@ -129,6 +136,13 @@ pub(super) async fn receive(
     Ok(Received { upload: upload?, share, deadline })
 }
 
+/// The content encoding, if there is one. Images are compressed already, and a body that grows when it is unpacked would
+/// need bounds of its own.
+fn unsupported_encoding(headers: &HeaderMap) -> Option<String> {
+    let encoding = headers.get(header::CONTENT_ENCODING)?.to_str().unwrap_or("not printable").trim();
+    (!encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")).then(|| encoding.to_owned())
+}
+
 /// What to do with the rest of a body that is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
@@ -145,9 +159,9 @@ impl Refusal {
 }
 
 /// Refuses `request` before its body was looked at: reads the body away where the client is sending it already.
-pub(super) async fn refuse(request: Request) {
+pub(super) fn refuse(request: Request) {
     match Refusal::of(request.headers()) {
-        Refusal::Discard => discard(request.into_body()).await,
+        Refusal::Discard => discard(request.into_body()),
         Refusal::Leave => {}
     }
 }
@@ -165,7 +179,7 @@ async fn read_body(body: Body, bytes_max: u64, share: &mut UploadShare, refusal:
     let mut body = body;
     if let Some(bytes) = announced.filter(|&bytes| bytes > bytes_max) {
         if refusal == Refusal::Discard {
-            discard(body).await;
+            discard(body);
         }
         return Err(too_large(bytes.to_string()));
     }
@@ -178,13 +192,13 @@ async fn read_body(body: Body, bytes_max: u64, share: &mut UploadShare, refusal:
         let Ok(chunk) = frame.into_data() else { continue };
         let len = buffer.len() + chunk.len();
         if len as u64 > bytes_max {
-            discard(body).await;
+            discard(body);
             return Err(too_large(format!("more than {bytes_max}")));
         }
         if len > buffer.capacity()
             && let Err(problem) = grow(&mut buffer, len, announced, bytes_max, share)
         {
-            discard(body).await;
+            discard(body);
             return Err(problem);
         }
         buffer.extend_from_slice(&chunk);
@@ -207,8 +221,9 @@ fn grow(
     Ok(())
 }
 
-async fn discard(mut body: Body) {
-    let read = async {
+/// Reads the rest of a body away beside the answer, which does not wait for it.
+fn discard(mut body: Body) {
+    let read = async move {
         let mut left = DISCARD_BYTES_MAX;
         while let Some(Ok(frame)) = body.frame().await {
             let len = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -218,8 +233,8 @@ async fn discard(mut body: Body) {
             }
         }
     };
-    // Either the client stopped sending or it lost its chance.
-    let _ = tokio::time::timeout(DISCARD_TIME, read).await;
+    // Ends with the body, at its bound, or after its time: then the client lost its chance to read the answer.
+    tokio::spawn(tokio::time::timeout(DISCARD_TIME, read));
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use crate::pipeline::Engine;
 use crate::pipeline::infer::Layout;
 use crate::runtime::Found;
 
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// The decisions, each as one line.
 pub(super) struct Story {
     address: SocketAddr,
@@ -56,6 +58,7 @@ impl Story {
         match format {
             LogSetting::Text => tracing::info!("{self}"),
             LogSetting::Json => tracing::info!(
+                version = VERSION,
                 address = %self.address,
                 ready_seconds = self.took.as_secs_f64(),
                 runtime = self.runtime,
@@ -72,7 +75,7 @@ impl Story {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ready at http://{} after {:.2} s", self.address, self.took.as_secs_f64())?;
+        write!(f, "residual {VERSION} ready at http://{} after {:.2} s", self.address, self.took.as_secs_f64())?;
         for (key, value) in [
             ("runtime", &self.runtime),
             ("provider", &self.provider),

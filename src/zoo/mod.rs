@@ -38,7 +38,10 @@ pub enum ZooError {
         path: PathBuf,
     },
     /// A file of the directory cannot be read.
-    #[error("read {}: {cause}", path.display())]
+    #[error(
+        "read {}: {cause}; a model directory holds {MODEL_FILE}, {CONFIG_FILE} and {PREPROCESSOR_FILE}",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

@@ -137,6 +137,8 @@ async fn unknown_models_parameters_routes_and_methods_are_named() {
     assert!(answer.assert_problem(404, "unknown_model").contains("resnet20-cifar10"));
     let answer = send(server.post("/api/v1/classify?topk=3").body(png(4, 4))).await;
     assert!(answer.assert_problem(400, "bad_query").contains("model and top_k"));
+    let answer = send(server.post("/api/v1/classify?top_k=1&top_k=2").body(png(4, 4))).await;
+    assert_eq!(answer.assert_problem(400, "bad_query"), "top_k is given twice");
     server.get("/api/v1/models/resnet50").await.assert_problem(404, "unknown_model");
     server.get("/api/v2/classify").await.assert_problem(404, "not_found");
     let answer = server.get("/api/v1/classify").await;
@@ -165,6 +167,33 @@ async fn json_that_is_not_understood_is_explained() {
         let answer = send(request).await;
         assert!(answer.assert_problem(400, code).contains(hint), "{body}: {}", answer.json);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sent_is_not_sent_back_whole() {
+    let server = TestServer::start(&[]).await;
+    let photo = "A".repeat(1_000_000);
+    let body = format!("{{\"{photo}\": 1}}");
+    let answer = send(server.post("/api/v1/classify").header("content-type", "application/json").body(body)).await;
+    assert!(answer.assert_problem(400, "bad_json").len() < 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_of_a_form_without_a_file_name_are_passed_over() {
+    let server = TestServer::start(&[]).await;
+    let file = || Part::bytes(photo("cat.jpg")).file_name("cat.jpg");
+    let form = Form::new().text("csrf", "token").part("image", file());
+    assert_eq!(send(server.post("/api/v1/classify").multipart(form)).await.label(), "cat");
+    let form = Form::new().text("csrf", "token");
+    send(server.post("/api/v1/classify").multipart(form)).await.assert_problem(400, "empty_body");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoded_body_is_named_as_such() {
+    let server = TestServer::start(&[]).await;
+    let post = |encoding| server.post("/api/v1/classify").header("content-encoding", encoding).body(png(4, 4));
+    assert!(send(post("gzip")).await.assert_problem(415, "unsupported_encoding").contains("gzip"));
+    assert_eq!(send(post("identity")).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

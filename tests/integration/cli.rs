@@ -50,6 +50,7 @@ fn classify_goes_on_after_a_broken_file_and_its_exit_code_says_so() {
     write(folder.path(), "a/1.png", &png(40, 50));
     write(folder.path(), "a/2.jpg", &photo("cat.jpg")[..5000]);
     write(folder.path(), "a/deep/3.dat", &photo("cat.jpg"));
+    write(folder.path(), "a/named.png", b"");
     write(folder.path(), "a/notes.txt", b"no image");
     let named = write(folder.path(), "b.txt", b"no image either");
     let missing = folder.path().join("missing.jpg");
@@ -69,7 +70,7 @@ fn classify_goes_on_after_a_broken_file_and_its_exit_code_says_so() {
         error => error["code"].as_str().unwrap().to_owned(),
     };
     let results: Vec<String> = lines.iter().map(result).collect();
-    assert_eq!(results[1..], ["broken_image", "cat", "not_an_image", "unreadable_file"]);
+    assert_eq!(results[1..], ["broken_image", "cat", "empty_image", "not_an_image", "unreadable_file"]);
     assert_eq!(lines[0]["image"]["height"], 50);
     assert!(lines[2]["path"].as_str().unwrap().ends_with("a/deep/3.dat"));
     assert!(text(&output.stderr).contains("1 file(s) in the folders are no images"), "{}", text(&output.stderr));

@@ -97,6 +97,16 @@ async fn an_early_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_early_refusal_does_not_wait_for_the_body() {
+    let server = TestServer::start(&[]).await;
+    let mut stream = talk(&server, b"POST /api/v1/nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n").await;
+    let mut start = [0; 12];
+    // No byte of the body was sent, and none will be until the answer is here.
+    stream.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 404");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_asks_first_is_refused_without_sending() {
     let server = TestServer::start(&[]).await;
     let head = "POST /api/v1/classify HTTP/1.1\r\nhost: x\r\ncontent-length: 30000000\r\nexpect: 100-continue\r\n\r\n";

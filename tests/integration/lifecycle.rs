@@ -164,7 +164,7 @@ fn the_binary_says_what_it_decided_and_a_signal_ends_it_with_0() {
             assert!(log.contains(word), "{word:?} is missing in:\n{log}");
         }
         process.signal(signal);
-        process.until("every request was answered");
+        process.until("the requests in flight were answered");
         assert_eq!(process.exit_code(), Some(0));
     }
 }
@@ -204,6 +204,7 @@ fn what_keeps_the_binary_from_starting_is_said_with_its_fix() {
         ),
         (vec!["--batch-delay", "10s"], "batch_delay (10s) is not below request_timeout (10s)"),
         (vec!["--log", "residual=loud"], "is no log filter"),
+        (vec!["--log", "verbose"], "\"verbose\" is no level"),
     ] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_residual"))
             .args(
@@ -221,6 +222,27 @@ fn what_keeps_the_binary_from_starting_is_said_with_its_fix() {
         assert_eq!(child.wait().unwrap().code(), Some(1), "{flags:?}:\n{log}");
         assert!(log.contains(expected) && log.contains("error: "), "{flags:?}:\n{log}");
     }
+}
+
+/// Waits for the process to answer, without its log.
+async fn until_live(client: &reqwest::Client, url: &str) {
+    while client.get(format!("{url}/health/ready")).send().await.is_ok_and(|answer| answer.status() != 200) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_any_more_costs_nothing_but_the_log() {
+    let mut process = Process::start(&["--log", "debug"]);
+    let url = address(&process.until("try "));
+    // Dropping the receiver ends the thread that reads the log, and with it the pipe.
+    process.lines = mpsc::channel().1;
+    let client = reqwest::Client::new();
+    until_live(&client, &url).await;
+    for _ in 0..50 {
+        let answer = send(client.post(format!("{url}/api/v1/classify")).body(png(4, 4))).await;
+        assert_eq!(answer.status, 200);
+    }
+    process.signal("-TERM");
+    assert_eq!(process.exit_code(), Some(0));
 }
 
 #[test]

@@ -51,14 +51,14 @@ pub(in crate::http) async fn classify(State(app): State<App>, request: Request) 
     let engine = match admit(&app) {
         Ok(engine) => engine,
         Err(problem) => {
-            upload::refuse(request).await;
+            upload::refuse(request);
             return problem.into_response();
         }
     };
     let mut response = match parse_query(request.uri(), engine) {
         Ok(top_k) => answer(&app, engine, request, top_k).await.into_response(),
         Err(problem) => {
-            upload::refuse(request).await;
+            upload::refuse(request);
             problem.into_response()
         }
     };
@@ -133,6 +133,11 @@ fn parse_query(uri: &Uri, engine: &Engine) -> Result<usize, Problem> {
         .map_err(|error| bad_query(format!("the query string is broken: {}", error.body_text())))?;
     let classes = engine.spec().labels.len();
     let mut top_k = TOP_K_DEFAULT.min(classes);
+    if let Some((key, _)) =
+        pairs.iter().enumerate().find_map(|(n, pair)| pairs[..n].iter().find(|(key, _)| *key == pair.0))
+    {
+        return Err(bad_query(format!("{key} is given twice")));
+    }
     for (key, value) in pairs {
         match key.as_str() {
             "model" => check_model(&value, engine)?,

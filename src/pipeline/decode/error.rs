@@ -73,7 +73,9 @@ impl DecodeError {
     }
 
     pub(super) fn unsupported(format: ImageFormat, feature: impl std::fmt::Display) -> Self {
-        Self::UnsupportedFeature { format, feature: feature.to_string() }
+        // Some decoders end their own sentence with the verdict.
+        let feature = feature.to_string().trim_end_matches(" is unsupported").to_owned();
+        Self::UnsupportedFeature { format, feature }
     }
 
     /// Sorts an error of the `image` crate.
