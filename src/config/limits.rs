@@ -29,7 +29,8 @@ pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Images that wait for a worker, in preparation or prepared. Above it requests get 503 at once.
 pub const QUEUE_IMAGES_MAX: usize = 256;
-/// Images in one batch. Gains flatten above 8 on CPUs; a larger one only adds latency.
+/// Images in one batch. On CPUs a batch spares little beyond what several threads give, so a small one keeps latency low; a
+/// GPU wants more.
 pub const BATCH_IMAGES_MAX: usize = 8;
 /// How long a batch waits for company while a worker is idle.
 pub const BATCH_DELAY: Duration = Duration::ZERO;
@@ -39,7 +40,7 @@ pub const IMAGE_WIDTH_MAX: u32 = DecodeLimits::DEFAULT.width_max;
 pub const IMAGE_HEIGHT_MAX: u32 = DecodeLimits::DEFAULT.height_max;
 /// Pixels of an image.
 pub const IMAGE_PIXELS_MAX: u64 = DecodeLimits::DEFAULT.pixels_max;
-/// What all decodes hold at once; one of the largest photos needs about half of it.
+/// What all decodes hold at once. The pixels of the largest photo are 192 MB; decoders hold them more than once.
 pub const DECODE_MEMORY_MAX: ByteSize = ByteSize::gib(1);
 /// After the first signal: how long requests in flight may take to finish.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(25);

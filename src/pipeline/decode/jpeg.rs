@@ -18,8 +18,8 @@ const FORMAT: ImageFormat = ImageFormat::Jpeg;
 /// a small file with thousands of them would keep a thread busy for minutes.
 const SCANS_MAX: usize = 100;
 
-/// Scans times pixels of a progressive JPEG. A large photo may have as many scans as encoders write, and not 100: at 64
-/// megapixels those would keep a thread busy for a minute.
+/// Scans times pixels of a progressive JPEG. A large photo may have as many scans as encoders write, and not 100, each of
+/// which costs a pass over all its coefficients.
 const SCAN_PIXELS_MAX: u64 = 1_000_000_000;
 
 /// Scans that a JPEG of any size may have.
