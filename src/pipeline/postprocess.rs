@@ -90,6 +90,9 @@ mod tests {
     fn equal_scores_keep_the_order_of_the_index() {
         let best = classify(&[0.0, 2.0, 2.0, 2.0], &letters(4), 2).predictions;
         assert_eq!(best.iter().map(|p| p.index).collect::<Vec<_>>(), [1, 2]);
+        // Enough classes for an unstable selection to shuffle them.
+        let best = classify(&[0.5; 1000], &letters(1000), 30).predictions;
+        assert!(best.iter().map(|p| p.index).eq(0..30));
     }
 
     #[test]
