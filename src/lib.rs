@@ -10,6 +10,7 @@ pub mod shutdown;
 pub mod http;
 pub mod pipeline;
 
+pub mod graph;
 pub mod runtime;
 pub mod zoo;
 

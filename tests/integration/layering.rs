@@ -7,13 +7,14 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 10] = [
-    ("cli", &["config", "serve", "pipeline", "runtime", "telemetry"]),
+const MAY_USE: [(&str, &[&str]); 11] = [
+    ("cli", &["config", "graph", "pipeline", "runtime", "serve", "telemetry", "zoo"]),
     ("serve", &["config", "http", "machine", "pipeline", "runtime", "shutdown", "telemetry", "zoo"]),
     ("config", &["pipeline"]),
-    ("http", &["pipeline", "shutdown", "telemetry"]),
-    ("zoo", &["pipeline"]),
-    ("pipeline", &["telemetry"]),
+    ("http", &["graph", "pipeline", "shutdown", "telemetry"]),
+    ("zoo", &["graph", "pipeline"]),
+    ("pipeline", &["graph", "telemetry"]),
+    ("graph", &[]),
     ("runtime", &[]),
     ("shutdown", &[]),
     ("machine", &[]),
