@@ -8,6 +8,7 @@ pub mod serve;
 pub mod shutdown;
 
 pub mod http;
+pub mod models;
 pub mod pipeline;
 
 pub mod graph;

@@ -1,6 +1,6 @@
 //! The composition root: the one file that knows all parts.
 //!
-//! settings -> listener -> runtime library -> model -> engine -> ready -> signal -> drain. The listener comes first, so
+//! settings -> listener -> models -> runtime library -> engines -> ready -> signal -> drain. The listener comes first, so
 //! that a port in use is noticed before anything is loaded and probes can tell a starting server from a dead one.
 
 mod story;
@@ -14,18 +14,21 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::config::{BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelSettings, Settings, limits};
+use crate::config::{
+    BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelSettings, RuntimeSettings, Settings, limits,
+};
 use crate::http::{self, App, Drained, HttpLimits};
 use crate::machine::{self, Cores};
+use crate::models::{Changes, Handle, Models, Source, Starter};
 use crate::pipeline::batch::BatchLimits;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
 use crate::pipeline::infer::{Environment, Layout, LayoutRequest, Provider, layout};
-use crate::pipeline::{Engine, EngineOptions, PreparePool};
+use crate::pipeline::{EngineOptions, PreparePool};
 use crate::runtime::{self, Flavour, Found, Search};
-use crate::shutdown::{Lifecycle, Phase, Signals};
-use crate::telemetry::{Metrics, ModelMetrics};
-use crate::zoo;
+use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
+use crate::telemetry::Metrics;
+use crate::zoo::Wanted;
 use story::Story;
 
 /// Async threads only move bytes; more than a few of them would only be switched between.
@@ -58,13 +61,15 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
 
 async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("listen for signals")?;
+    let hangups = Hangups::listen().context("listen for signals")?;
     let server = Server::bind(settings).await?;
+    let serving = async {
+        server.load(started).await?;
+        anyhow::Ok(server.keep_up(hangups).await)
+    };
     let name = tokio::select! {
         name = signals.next() => name,
-        loaded = server.load(started) => {
-            loaded?;
-            signals.next().await
-        }
+        name = serving => name?,
     };
     let waits = *settings.http.drain_delay + *settings.http.drain_grace;
     tracing::info!(signal = name, "{name}: finishing the requests in flight, for at most {waits:?}; again to quit now");
@@ -85,7 +90,7 @@ async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Resu
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    app: App,
+    models: Models,
     lifecycle: Lifecycle,
     pool: PreparePool,
     metrics: Metrics,
@@ -105,34 +110,84 @@ impl Server {
         })?;
         let address = listener.local_addr().context("read the listener's address")?;
         let layout = layout_of(&settings.batch, machine::cores());
-        let (metrics, lifecycle) = (Metrics::new(), Lifecycle::new());
+        let (metrics, lifecycle, models) = (Metrics::new(), Lifecycle::new(), Models::default());
         let pool = prepare_pool(&settings.image, layout);
         let limits = http_limits(&settings.http);
-        let app = App::new(limits, pool.clone(), lifecycle.phases(), metrics.clone());
+        let app = App::new(models.clone(), limits, pool.clone(), lifecycle.phases(), metrics.clone());
         let grace = *settings.http.drain_grace;
-        let router = http::router(app.clone());
+        let router = http::router(app);
         let connections = metrics.connections.clone();
         // Joined by `drain`.
         let edge = tokio::spawn(http::serve(listener, router, limits, lifecycle.phases(), connections, grace));
-        Ok(Self { address, app, lifecycle, pool, metrics, settings: settings.clone(), edge })
+        Ok(Self { address, models, lifecycle, pool, metrics, settings: settings.clone(), edge })
     }
 
-    /// Finds the runtime library, loads and warms the model, turns readiness on and logs what was decided. `started` is
-    /// when the process began.
+    /// Opens the models, finds the runtime library, loads and warms the models, turns readiness on and logs what was
+    /// decided. `started` is when the process began.
     ///
     /// # Errors
-    /// Whatever keeps the model from being served.
+    /// Whatever keeps one of the models from being served.
     pub async fn load(&self, started: Instant) -> anyhow::Result<()> {
         let (settings, pool, metrics) = (self.settings.clone(), self.pool.clone(), self.metrics.clone());
-        let load = move || load_engine(&settings.model, &settings.batch, pool, |model| metrics.model(model));
-        let Loaded { engine, found, why } = tokio::task::spawn_blocking(load).await.context("load the model")??;
-        let spec = engine.spec();
-        self.metrics.model_info(&spec.name, &spec.version, engine.execution().provider.name(), &spec.sha256);
-        let story = Story::new(self.address, &engine, &found, why, started.elapsed());
-        self.app.install(engine);
+        let models = self.models.clone();
+        let load = move || {
+            let mut decided = None;
+            models.begin::<anyhow::Error>(source_of(&settings.models), || {
+                let ready = ready_runtime(&settings.runtime)?;
+                let starter = starter(&ready, &settings.batch, pool, metrics);
+                decided = Some(ready);
+                Ok(starter)
+            })?;
+            anyhow::Ok(decided.expect("models begin only with a runtime"))
+        };
+        let ready = tokio::task::spawn_blocking(load).await.context("load the models")??;
         self.lifecycle.advance(Phase::Ready);
+        let story = Story::new(self.address, &self.models.ready(), &ready.found, ready.why, started.elapsed());
         story.log(self.settings.log.log_format);
         Ok(())
+    }
+
+    /// Looks for new and changed models whenever a hangup or the clock says so. Returns the name of the signal that is
+    /// meant to end the server: a hangup whose terminal is gone.
+    async fn keep_up(&self, mut hangups: Hangups) -> &'static str {
+        let interval = *self.settings.models.watch;
+        loop {
+            let tick = async {
+                match interval.is_zero() {
+                    true => std::future::pending().await,
+                    false => tokio::time::sleep(interval).await,
+                }
+            };
+            tokio::select! {
+                ends = hangups.next() => match ends {
+                    Some(name) => return name,
+                    None => {
+                        let changes = self.reload().await;
+                        tracing::info!(
+                            loaded = ?changes.loaded, replaced = ?changes.replaced, unloaded = ?changes.unloaded,
+                            failed = changes.failed.len(), "SIGHUP: looked at the models again"
+                        );
+                    }
+                },
+                () = tick => {
+                    let models = self.models.clone();
+                    // A panic has been printed, and the next tick tries again.
+                    let _ = tokio::task::spawn_blocking(move || models.watch()).await;
+                }
+            }
+        }
+    }
+
+    /// Does what SIGHUP does: loads what is new, replaces what has changed, unloads what is gone.
+    pub async fn reload(&self) -> Changes {
+        let models = self.models.clone();
+        tokio::task::spawn_blocking(move || models.reload()).await.unwrap_or_default()
+    }
+
+    /// The models that are served.
+    #[must_use]
+    pub fn models(&self) -> &Models {
+        &self.models
     }
 
     /// Where the server listens.
@@ -151,9 +206,9 @@ impl Server {
         self.lifecycle.advance(Phase::Draining);
         // The accept loop neither panics nor is aborted.
         let drained = self.edge.await.unwrap_or(Drained::GraceOver);
-        // With the last handle the engine goes, which joins its workers: a batch of callers that left may still run.
-        let app = self.app;
-        let stopped = tokio::task::spawn_blocking(move || drop(app));
+        // With the last handles the engines go, which joins their workers: a batch of callers that left may still run.
+        let models = self.models;
+        let stopped = tokio::task::spawn_blocking(move || models.stop());
         match tokio::time::timeout(ENGINE_STOP_TIME, stopped).await {
             Ok(_) => drained,
             Err(_elapsed) => Drained::GraceOver,
@@ -161,52 +216,59 @@ impl Server {
     }
 }
 
-/// An engine without a server, for the command line.
+/// One model without a server, for the command line.
 ///
 /// # Errors
-/// Whatever keeps the model from being loaded.
-pub fn engine(model: &ModelSettings, batch: &BatchSettings, image: &ImageSettings) -> anyhow::Result<Engine> {
+/// Whatever keeps the model from being loaded, or the name of the versions where there are several.
+pub fn engine(
+    model: &Wanted,
+    runtime: &RuntimeSettings,
+    batch: &BatchSettings,
+    image: &ImageSettings,
+) -> anyhow::Result<Handle> {
     let pool = prepare_pool(image, layout_of(batch, machine::cores()));
-    Ok(load_engine(model, batch, pool, |name| Metrics::new().model(name))?.engine)
+    let models = Models::default();
+    let source = Source { wanted: vec![model.clone()], ..Source::default() };
+    models.begin::<anyhow::Error>(source, || Ok(starter(&ready_runtime(runtime)?, batch, pool, Metrics::new())))?;
+    Ok(models.get(None, None)?)
 }
 
-/// A model that is ready, and what was decided on the way.
-struct Loaded {
-    engine: Engine,
+/// The loaded runtime, and what was decided on the way to it.
+struct Ready {
+    environment: Environment,
+    provider: Provider,
     found: Found,
     why: &'static str,
 }
 
-fn load_engine(
-    model: &ModelSettings,
-    batch: &BatchSettings,
-    pool: PreparePool,
-    metrics: impl FnOnce(&str) -> ModelMetrics,
-) -> anyhow::Result<Loaded> {
-    // The model first: a mistyped path should not cost a download.
-    let spec = zoo::open(&model.model)?;
-    let (provider, why) = model.provider.resolve();
-    let search = search(model, provider);
-    let found = runtime::find_or_install(&search, &|line| tracing::info!("{line}"))?;
+fn ready_runtime(settings: &RuntimeSettings) -> anyhow::Result<Ready> {
+    let (provider, why) = settings.provider.resolve();
+    let found = runtime::find_or_install(&search(settings, provider), &|line| tracing::info!("{line}"))?;
     let environment = Environment::load(&found.library, found.provider_plugin.as_deref())?;
+    Ok(Ready { environment, provider, found, why })
+}
+
+fn starter(ready: &Ready, batch: &BatchSettings, pool: PreparePool, metrics: Metrics) -> Starter {
     let options = EngineOptions {
-        provider,
+        provider: ready.provider,
         layout: layout_of(batch, machine::cores()),
         batch: BatchLimits { images_max: batch.batch_images_max, delay: *batch.batch_delay },
         queue_images_max: batch.queue_images_max,
     };
-    let metrics = metrics(&spec.name);
-    let engine = Engine::start(&environment, spec, options, pool, metrics)?;
-    Ok(Loaded { engine, found, why })
+    Starter { environment: ready.environment.clone(), options, pool, metrics }
+}
+
+fn source_of(settings: &ModelSettings) -> Source {
+    Source { repository: settings.models.clone(), wanted: settings.wanted(), default: settings.default_model.clone() }
 }
 
 /// The environment's search for the runtime library, with the settings laid over it.
-fn search(model: &ModelSettings, provider: Provider) -> Search {
+fn search(settings: &RuntimeSettings, provider: Provider) -> Search {
     let environment = Search::from_environment();
     Search {
-        ort_lib: model.ort_lib.clone().or(environment.ort_lib),
+        ort_lib: settings.ort_lib.clone().or(environment.ort_lib),
         flavour: flavour(provider),
-        offline: model.offline,
+        offline: settings.offline,
         ..environment
     }
 }

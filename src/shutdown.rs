@@ -119,6 +119,50 @@ impl Signals {
     }
 }
 
+/// Hangups: the usual way to ask a server to look at its files again, and what a terminal sends when it closes. Listens
+/// from its creation on, so that a hangup during the start does not end the process.
+#[derive(Debug)]
+pub struct Hangups {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+    /// The process was started from a terminal.
+    #[cfg(unix)]
+    has_terminal: bool,
+}
+
+impl Hangups {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// If the system refuses to register the handler.
+    pub fn listen() -> std::io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self { signal: signal(SignalKind::hangup())?, has_terminal: stdin_is_terminal() })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one: `None` asks to look at the files again, a name means that the server's terminal was closed.
+    pub async fn next(&mut self) -> Option<&'static str> {
+        #[cfg(unix)]
+        {
+            self.signal.recv().await;
+            // A closed terminal is one no longer; one that is open sent nothing, so somebody else did.
+            (self.has_terminal && !stdin_is_terminal()).then_some("SIGHUP of a closed terminal")
+        }
+        #[cfg(not(unix))]
+        std::future::pending().await
+    }
+}
+
+#[cfg(unix)]
+fn stdin_is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stdin())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

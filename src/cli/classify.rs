@@ -14,10 +14,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use crate::config::{BatchSettings, ImageSettings, ModelSettings};
+use crate::config::{BatchSettings, ImageSettings, RuntimeSettings};
 use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, ClassifyError, Engine, ImageInfo, Prediction, decode};
 use crate::telemetry::logging::{self, LogFormat};
+use crate::zoo::Wanted;
 
 /// Images from which on a progress bar is worth its line.
 const PROGRESS_FROM: usize = 20;
@@ -41,8 +42,12 @@ pub struct ClassifyArgs {
     #[arg(long)]
     json: bool,
 
+    /// What to classify with: `builtin` (ResNet-20, ten CIFAR-10 classes), a model file or a model directory.
+    #[arg(long, env = "RESIDUAL_MODEL", value_name = "PATH", default_value = "builtin", help_heading = "Model")]
+    model: Wanted,
+
     #[command(flatten)]
-    model: ModelSettings,
+    runtime: RuntimeSettings,
     #[command(flatten)]
     batch: BatchSettings,
     #[command(flatten)]
@@ -101,7 +106,7 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<ExitCode> {
         found.other_files
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
-    let engine = crate::serve::engine(&args.model, &args.batch, &args.image)?;
+    let engine = crate::serve::engine(&args.model, &args.runtime, &args.batch, &args.image)?;
     let failed = match runtime.block_on(classify_all(&engine, found.images, args)) {
         // `residual classify ... | head` has read all it wants.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// Why a settings file is not taken. Every text names the file.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ pub enum FileError {
         hint: String,
     },
     /// A value that no flag could have.
-    #[error("settings file {}: {key} is {found}; write a string, a whole number or true/false", path.display())]
+    #[error("settings file {}: {key} is {found}; write {expected}", path.display())]
     Type {
         /// The file.
         path: PathBuf,
@@ -48,6 +48,8 @@ pub enum FileError {
         key: String,
         /// The TOML type found.
         found: &'static str,
+        /// What could stand there.
+        expected: &'static str,
     },
     /// A value that its flag refuses.
     #[error("settings file {}: {cause}", path.display())]
@@ -81,18 +83,37 @@ fn to_flags(path: &Path, table: &toml::Table, command: &Command) -> Result<Vec<(
         let Some(arg) = settings(command).find(|arg| arg.get_id() == key.as_str()) else {
             return Err(FileError::UnknownKey { path: path.to_owned(), key: key.clone(), hint: hint(key, command) });
         };
-        let text = match value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(flag) => flag.to_string(),
-            toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => {
-                return Err(FileError::Type { path: path.to_owned(), key: key.clone(), found: value.type_str() });
-            }
+        let is_list = matches!(arg.get_action(), ArgAction::Append);
+        let values = match value {
+            toml::Value::Array(values) if is_list => values.iter().collect(),
+            value => vec![value],
         };
         let long = arg.get_long().expect("every setting has a long flag");
-        flags.push((key.clone(), OsString::from(format!("--{long}={text}"))));
+        for value in values {
+            let text = text_of(value).ok_or_else(|| FileError::Type {
+                path: path.to_owned(),
+                key: key.clone(),
+                found: value.type_str(),
+                expected: if is_list {
+                    "a string or a list of strings"
+                } else {
+                    "a string, a whole number or true/false"
+                },
+            })?;
+            flags.push((key.clone(), OsString::from(format!("--{long}={text}"))));
+        }
     }
     Ok(flags)
+}
+
+/// A value as its flag takes it.
+fn text_of(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(flag) => Some(flag.to_string()),
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
+    }
 }
 
 /// Parses the file's values alone, so that a refusal names the file and not the command line.
@@ -159,14 +180,13 @@ pub fn print(command: &Command, matches: &ArgMatches, from_file: &[OsString]) ->
         };
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let _ = writeln!(text, "\n# {} [{source}]", help.replace('\n', " "));
-        match matches.get_raw(key).and_then(|mut values| values.next()) {
-            Some(value) => {
-                let _ = writeln!(text, "{key} = {}", literal(&value.to_string_lossy()));
-            }
-            None => {
-                let _ = writeln!(text, "# {key} =");
-            }
-        }
+        let values: Vec<String> =
+            matches.get_raw(key).into_iter().flatten().map(|value| literal(&value.to_string_lossy())).collect();
+        let _ = match values.as_slice() {
+            [] => writeln!(text, "# {key} ="),
+            [value] => writeln!(text, "{key} = {value}"),
+            values => writeln!(text, "{key} = [{}]", values.join(", ")),
+        };
     }
     text
 }

@@ -46,3 +46,8 @@ pub const DECODE_MEMORY_MAX: ByteSize = ByteSize::gib(1);
 pub const DRAIN_GRACE: Duration = Duration::from_secs(25);
 /// After the first signal: how long the server keeps answering with readiness off.
 pub const DRAIN_DELAY: Duration = Duration::ZERO;
+/// How often `--watch` looks when it is given no time. Files must be still for one such interval, so a swap comes at most
+/// two of them after the last byte.
+pub const WATCH_INTERVAL: &str = "2s";
+/// Without `--watch`, only SIGHUP makes the server look.
+pub const WATCH_OFF: Duration = Duration::ZERO;

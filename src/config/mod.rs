@@ -15,6 +15,7 @@ use clap::{Args, ValueEnum};
 use humantime::Duration as Time;
 
 use crate::pipeline::infer::ProviderChoice;
+use crate::zoo::Wanted;
 
 /// Everything `residual serve` can be told.
 #[derive(Debug, Clone, Args)]
@@ -26,9 +27,12 @@ pub struct Settings {
     /// Where clients connect.
     #[command(flatten)]
     pub http: HttpSettings,
-    /// What is served and on what.
+    /// What is served,
     #[command(flatten)]
-    pub model: ModelSettings,
+    pub models: ModelSettings,
+    /// and on what.
+    #[command(flatten)]
+    pub runtime: RuntimeSettings,
     /// How images share the machine.
     #[command(flatten)]
     pub batch: BatchSettings,
@@ -93,15 +97,32 @@ pub struct HttpSettings {
     pub drain_grace: Time,
 }
 
-/// The model, the runtime library and the provider.
+/// Which models are served.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Model")]
+#[command(next_help_heading = "Models")]
 pub struct ModelSettings {
-    /// What to serve: `builtin` (ResNet-20, ten CIFAR-10 classes) or a directory with model.onnx, config.json and
-    /// preprocessor_config.json.
-    #[arg(long, env = "RESIDUAL_MODEL", value_name = "MODEL", default_value = "builtin")]
-    pub model: String,
+    /// Directory whose entries are models: directories in any known layout, and .onnx files.
+    #[arg(long, env = "RESIDUAL_MODELS", value_name = "DIR")]
+    pub models: Option<PathBuf>,
 
+    /// A model file or directory, under its own name or the one given; may be repeated. Without it and --models:
+    /// builtin (ResNet-20, ten CIFAR-10 classes).
+    #[arg(long, env = "RESIDUAL_MODEL", value_name = "[NAME=]PATH")]
+    pub model: Vec<Wanted>,
+
+    /// The model of requests that name none. Default: the first --model, or the only model there is.
+    #[arg(long, env = "RESIDUAL_DEFAULT_MODEL", value_name = "NAME")]
+    pub default_model: Option<String>,
+
+    /// Look for new, changed and removed models this often and swap them in. 0s looks only on SIGHUP.
+    #[arg(long, env = "RESIDUAL_WATCH", value_name = "TIME", num_args = 0..=1, default_value_t = limits::WATCH_OFF.into(), default_missing_value = limits::WATCH_INTERVAL, require_equals = true, value_parser = duration)]
+    pub watch: Time,
+}
+
+/// The runtime library and the provider.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Runtime")]
+pub struct RuntimeSettings {
     /// Execution provider. One that is named and not there is an error, never a silent fallback.
     #[arg(long, env = "RESIDUAL_PROVIDER", value_name = "NAME", default_value = "auto",
           value_parser = PossibleValuesParser::new(ProviderChoice::NAMES).try_map(|name| name.parse::<ProviderChoice>()))]
@@ -234,6 +255,17 @@ impl Settings {
         match contradictions.into_iter().find(|(holds, _)| *holds) {
             Some((_, text)) => Err(SettingsError(text)),
             None => Ok(()),
+        }
+    }
+}
+
+impl ModelSettings {
+    /// The models that are named, or the built-in one where nothing is.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Wanted> {
+        match (self.model.is_empty(), &self.models) {
+            (true, None) => vec![Wanted::builtin()],
+            _ => self.model.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::middleware::Report;
+use crate::models::NotServed;
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -26,7 +27,10 @@ pub enum ProblemKind {
     BadMultipart,
     BodyIncomplete,
     UnsupportedEncoding,
+    ModelNeeded,
     UnknownModel,
+    UnknownVersion,
+    ModelUnavailable,
     NotFound,
     MethodNotAllowed,
     BodyTimeout,
@@ -54,7 +58,10 @@ impl ProblemKind {
                 "unsupported_encoding",
                 "The body is encoded in a way that is not supported",
             ),
+            Self::ModelNeeded => (S::BAD_REQUEST, "model_needed", "The request must name a model"),
             Self::UnknownModel => (S::NOT_FOUND, "unknown_model", "No such model"),
+            Self::UnknownVersion => (S::NOT_FOUND, "unknown_version", "No such version of the model"),
+            Self::ModelUnavailable => (S::SERVICE_UNAVAILABLE, "model_unavailable", "The model cannot answer now"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "No such route"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The route has another method"),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly"),
@@ -92,7 +99,10 @@ impl ProblemKind {
 
     /// A client may try the same request again soon.
     fn is_retryable(self) -> bool {
-        matches!(self, Self::NotReady | Self::Failed(Failure::Overloaded | Failure::ShuttingDown))
+        matches!(
+            self,
+            Self::NotReady | Self::ModelUnavailable | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+        )
     }
 }
 
@@ -219,6 +229,19 @@ impl From<ClassifyError> for Problem {
                 Self::new(kind, "the model failed on this image; the server's log says why").because(&error)
             }
         }
+    }
+}
+
+impl From<NotServed> for Problem {
+    fn from(error: NotServed) -> Self {
+        let kind = match error {
+            NotServed::Nothing => return super::health::not_ready(),
+            NotServed::NameNeeded { .. } => ProblemKind::ModelNeeded,
+            NotServed::UnknownModel { .. } => ProblemKind::UnknownModel,
+            NotServed::UnknownVersion { .. } => ProblemKind::UnknownVersion,
+            NotServed::Unavailable { .. } => ProblemKind::ModelUnavailable,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

@@ -30,12 +30,15 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     app.metrics.decode_memory_bytes.set(gauge(app.pool.memory_bytes()));
     app.metrics.upload_memory_bytes.set(gauge(app.uploads.held_bytes()));
-    if let Some(engine) = app.engine.get() {
+    for engine in app.models.ready() {
         engine.refresh_metrics();
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }
 
 pub(super) fn not_ready() -> Problem {
-    Problem::new(ProblemKind::NotReady, "the model is still loading; GET /health/ready tells when it is warm")
+    Problem::new(
+        ProblemKind::NotReady,
+        "no model is loaded, or the first are still loading; GET /health/ready tells when they are warm",
+    )
 }

@@ -10,7 +10,7 @@ mod middleware;
 mod native;
 mod upload;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -19,7 +19,8 @@ pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 pub use listener::{Drained, serve};
 
-use crate::pipeline::{Engine, PreparePool};
+use crate::models::Models;
+use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
 use middleware::OverloadLog;
@@ -28,7 +29,7 @@ use upload::UploadMemory;
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
-    engine: Arc<OnceLock<Engine>>,
+    models: Models,
     pool: PreparePool,
     phases: Phases,
     limits: HttpLimits,
@@ -38,17 +39,12 @@ pub struct App {
 }
 
 impl App {
-    /// An edge without a model yet: it answers liveness and metrics, and everything else with `not_ready`.
+    /// An edge for these models. While there are none it answers liveness and metrics, and everything else with
+    /// `not_ready`.
     #[must_use]
-    pub fn new(limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
+    pub fn new(models: Models, limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
         let uploads = UploadMemory::new(limits.upload_memory_max);
-        Self { engine: Arc::default(), pool, phases, limits, uploads, metrics, overload: Arc::default() }
-    }
-
-    /// Hands over the warm model. The first one stays.
-    pub fn install(&self, engine: Engine) {
-        // Only serve.rs installs, once a server.
-        let _ = self.engine.set(engine);
+        Self { models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 }
 
@@ -59,6 +55,7 @@ pub fn router(app: App) -> Router {
         .route("/api/v1/classify", post(native::classify))
         .route("/api/v1/models", get(native::models))
         .route("/api/v1/models/{name}", get(native::model))
+        .route("/api/v1/models/{name}/versions/{version}", get(native::model_version))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -43,6 +43,8 @@ pub struct ModelSpec {
     pub recipe_source: String,
     /// The classes' names.
     pub labels: Labels,
+    /// Where the names were read, for people: `config.json`, `imagenet-1k`, `index`.
+    pub label_source: String,
 }
 
 /// How a model is run.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::LogSetting;
 use crate::machine;
-use crate::pipeline::Engine;
+use crate::models::Handle;
 use crate::pipeline::infer::Layout;
 use crate::runtime::Found;
 
@@ -20,13 +20,25 @@ pub(super) struct Story {
     provider: String,
     cores: String,
     threads: String,
+    models: Vec<Model>,
+}
+
+/// One version of one model.
+struct Model {
+    name: String,
+    version: String,
+    sha256: String,
     model: String,
     recipe: String,
 }
 
 impl Story {
-    pub(super) fn new(address: SocketAddr, engine: &Engine, found: &Found, why: &str, took: Duration) -> Self {
-        let (spec, execution, cores) = (engine.spec(), engine.execution(), machine::cores());
+    pub(super) fn new(address: SocketAddr, engines: &[Handle], found: &Found, why: &str, took: Duration) -> Self {
+        let cores = machine::cores();
+        // All models are run in the same way, but for graphs that fix their batch.
+        let execution =
+            engines.iter().map(|engine| engine.execution()).max_by_key(|execution| execution.batch_images_max);
+        let execution = execution.expect("a server that is ready has a model");
         let Layout { workers, intra_op_threads, decode_threads } = execution.layout;
         let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
         let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
@@ -43,21 +55,23 @@ impl Story {
                 count(decode_threads, "decode thread"),
                 count(execution.batch_images_max, "image"),
             ),
-            model: format!(
-                "{} version {}, {}, {}",
-                spec.name,
-                spec.version,
-                count(spec.labels.len(), "class"),
-                spec.origin
-            ),
-            recipe: format!("{} ({})", spec.recipe, spec.recipe_source),
+            models: engines.iter().map(Model::new).collect(),
         }
     }
 
     pub(super) fn log(&self, format: LogSetting) {
         match format {
             LogSetting::Text => tracing::info!("{self}"),
-            LogSetting::Json => tracing::info!(
+            LogSetting::Json => self.log_fields(),
+        }
+    }
+
+    /// One line for each model, then one for the server: fields of a line hold single values.
+    fn log_fields(&self) {
+        for Model { name, version, sha256, model, recipe } in &self.models {
+            tracing::info!(model = name, version, sha256, about = model, recipe, "serving {name} version {version}");
+        }
+        tracing::info!(
                 version = VERSION,
                 address = %self.address,
                 ready_seconds = self.took.as_secs_f64(),
@@ -65,11 +79,9 @@ impl Story {
                 provider = self.provider,
                 cores = self.cores,
                 threads = self.threads,
-                model = self.model,
-                recipe = self.recipe,
+                models = self.models.len(),
                 "ready"
-            ),
-        }
+        );
     }
 }
 
@@ -81,12 +93,30 @@ impl fmt::Display for Story {
             ("provider", &self.provider),
             ("cores", &self.cores),
             ("threads", &self.threads),
-            ("model", &self.model),
-            ("recipe", &self.recipe),
         ] {
             write!(f, "\n  {key:<9} {value}")?;
         }
+        for Model { model, recipe, .. } in &self.models {
+            write!(f, "\n  {:<9} {model}\n  {:<9} {recipe}", "model", "recipe")?;
+        }
         write!(f, "\n  {:<9} curl --data-binary @photo.jpg http://{}/api/v1/classify", "try", self.address)
+    }
+}
+
+impl Model {
+    fn new(engine: &Handle) -> Self {
+        let spec = engine.spec();
+        let classes = count(spec.labels.len(), "class");
+        Self {
+            name: spec.name.clone(),
+            version: spec.version.clone(),
+            sha256: spec.sha256.clone(),
+            model: format!(
+                "{} version {}, {classes} ({}), {}",
+                spec.name, spec.version, spec.label_source, spec.origin
+            ),
+            recipe: format!("{} ({})", spec.recipe, spec.recipe_source),
+        }
     }
 }
 

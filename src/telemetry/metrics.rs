@@ -77,26 +77,26 @@ impl Metrics {
             ),
             images: counter(
                 "residual_images_total",
-                "Images answered, by model and outcome (ok or the error code).",
-                &["model", "outcome"],
+                "Images answered, by model, version and outcome (ok or the error code).",
+                &["model", "version", "outcome"],
             ),
             stage_seconds: histogram(
                 "residual_stage_duration_seconds",
                 "Time one image spent in one stage.",
                 seconds,
-                &["model", "stage"],
+                &["model", "version", "stage"],
             ),
             batch_images: histogram(
                 "residual_batch_images",
                 "Images in one batch given to the model.",
                 BATCH_BUCKETS.to_vec(),
-                &["model"],
+                &["model", "version"],
             ),
             queue_images: register(
                 &registry,
                 IntGaugeVec::new(
                     Opts::new("residual_queue_images", "Prepared images waiting for a worker now."),
-                    &["model"],
+                    &["model", "version"],
                 )
                 .expect("metric names are constants"),
             ),
@@ -124,20 +124,32 @@ impl Metrics {
 
     /// The series of one model, looked up once so that the per-image path touches no map.
     #[must_use]
-    pub fn model(&self, model: &str) -> ModelMetrics {
+    pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
         ModelMetrics {
             images: self.images.clone(),
-            images_ok: self.images.with_label_values(&[model, "ok"]),
-            stage_seconds: Stage::ALL.map(|stage| self.stage_seconds.with_label_values(&[model, stage.name()])),
-            batch_images: self.batch_images.with_label_values(&[model]),
-            queue_images: self.queue_images.with_label_values(&[model]),
+            images_ok: self.images.with_label_values(&[model, version, "ok"]),
+            stage_seconds: Stage::ALL
+                .map(|stage| self.stage_seconds.with_label_values(&[model, version, stage.name()])),
+            batch_images: self.batch_images.with_label_values(&[model, version]),
+            queue_images: self.queue_images.with_label_values(&[model, version]),
             model: model.to_owned(),
+            version: version.to_owned(),
         }
     }
 
     /// Announces a served model.
     pub fn model_info(&self, model: &str, version: &str, provider: &str, sha256: &str) {
         self.model_info.with_label_values(&[model, version, provider, sha256]).set(1.0);
+    }
+
+    /// Takes back the announcement of an engine that serves no longer; `gone` if no other serves this version of the model.
+    /// Its counters stay: a counter that vanishes reads as a restart.
+    pub fn forget_model(&self, model: &str, version: &str, provider: &str, sha256: &str, gone: bool) {
+        // Removing what was never set is no harm.
+        let _ = self.model_info.remove_label_values(&[model, version, provider, sha256]);
+        if gone {
+            let _ = self.queue_images.remove_label_values(&[model, version]);
+        }
     }
 
     /// All families in the Prometheus text format, version 0.0.4.
@@ -167,6 +179,7 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
 #[derive(Debug, Clone)]
 pub struct ModelMetrics {
     model: String,
+    version: String,
     images: IntCounterVec,
     images_ok: IntCounter,
     stage_seconds: [Histogram; Stage::ALL.len()],
@@ -185,7 +198,7 @@ impl ModelMetrics {
 
     /// Counts one image that got an error with this stable code.
     pub fn image_failed(&self, code: &str) {
-        self.images.with_label_values(&[self.model.as_str(), code]).inc();
+        self.images.with_label_values(&[self.model.as_str(), self.version.as_str(), code]).inc();
     }
 
     /// Shows how many prepared images wait for a worker now.
@@ -209,16 +222,16 @@ mod tests {
         let metrics = Metrics::new();
         let mut times = StageTimes::default();
         times.set(Stage::Infer, Duration::from_millis(3));
-        let model = metrics.model("m");
+        let model = metrics.model("m", "2");
         model.image_ok(&times);
         model.image_failed("broken_image");
         metrics.request("/api/v1/classify", "m", "ok", Duration::from_millis(4));
         let text = metrics.render();
         for line in [
-            "residual_stage_duration_seconds_count{model=\"m\",stage=\"infer\"} 1",
-            "residual_stage_duration_seconds_sum{model=\"m\",stage=\"infer\"} 0.003",
-            "residual_images_total{model=\"m\",outcome=\"ok\"} 1",
-            "residual_images_total{model=\"m\",outcome=\"broken_image\"} 1",
+            "residual_stage_duration_seconds_count{model=\"m\",stage=\"infer\",version=\"2\"} 1",
+            "residual_stage_duration_seconds_sum{model=\"m\",stage=\"infer\",version=\"2\"} 0.003",
+            "residual_images_total{model=\"m\",outcome=\"ok\",version=\"2\"} 1",
+            "residual_images_total{model=\"m\",outcome=\"broken_image\",version=\"2\"} 1",
             "residual_requests_total{model=\"m\",outcome=\"ok\",route=\"/api/v1/classify\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{ZooError, hex, huggingface};
+use super::config_json::ConfigJson;
+use super::{Found, ZooError, hex, huggingface, labels};
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
 
@@ -14,18 +15,26 @@ const MODEL: &[u8] = include_bytes!("../../models/resnet20-cifar10/model.onnx");
 const CONFIG: &[u8] = include_bytes!("../../models/resnet20-cifar10/config.json");
 const PREPROCESSOR: &[u8] = include_bytes!("../../models/resnet20-cifar10/preprocessor_config.json");
 
+/// Its name, unless it is asked for under another one.
+pub(super) const NAME: &str = "resnet20-cifar10";
+
 /// Opens it, through the same parsers as any directory.
-pub(super) fn open() -> Result<ModelSpec, ZooError> {
+pub(super) fn open(found: &Found) -> Result<ModelSpec, ZooError> {
+    let config_path = Path::new(super::CONFIG_FILE);
+    let config = ConfigJson::parse(config_path, CONFIG)?;
+    let known = labels::known(&found.files, None, Some((config_path, &config)))?;
+    let (labels, label_source) = labels::complete(known, 10, &found.name)?;
     let (recipe, sample_shape) = huggingface::recipe(Path::new(super::PREPROCESSOR_FILE), PREPROCESSOR)?;
     Ok(ModelSpec {
-        name: "resnet20-cifar10".to_owned(),
-        version: "1".to_owned(),
+        name: found.name.clone(),
+        version: found.version.to_string(),
         source: ModelSource::Memory(Arc::from(MODEL)),
         origin: "built in".to_owned(),
         sha256: hex(&Sha256::digest(MODEL)),
         recipe,
         sample_shape,
         recipe_source: format!("built-in {}", super::PREPROCESSOR_FILE),
-        labels: huggingface::labels(Path::new(super::CONFIG_FILE), CONFIG)?,
+        labels,
+        label_source: label_source.to_string(),
     })
 }

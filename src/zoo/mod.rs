@@ -1,60 +1,130 @@
-//! Where models come from: the built-in one, and model directories. Fills a [`ModelSpec`] and runs nothing.
+//! Where models come from and what their files say: fills a [`ModelSpec`] and runs nothing.
+//!
+//! [`find`] sees the layouts, [`open`] reads the files of one version.
 
 mod builtin;
+mod config_json;
 mod huggingface;
+mod imagenet;
+mod labels;
+mod manifest;
+mod places;
+mod version;
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub use labels::LabelSource;
+pub use places::{Files, Fingerprint, Found, Listing, Place, Wanted, find, fingerprint};
+pub use version::Version;
+
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
 use crate::pipeline::preprocess::RecipeError;
+use config_json::ConfigJson;
+use manifest::Manifest;
 
-/// The name in `--model` that means the model inside the binary.
+/// The word in `--model` that means the model inside the binary.
 pub const BUILTIN: &str = "builtin";
 
-/// Files of a model directory.
-const MODEL_FILE: &str = "model.onnx";
+/// Files of Hugging Face and timm.
 const CONFIG_FILE: &str = "config.json";
 const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
+/// Largest text file that is read beside a model. Lists of 21,841 classes stay below 2 MB.
+const SIDE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Why a model cannot be opened. Every text names the file and what to change.
+/// Why a model cannot be found or opened. Every text names the file and what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum ZooError {
     /// Nothing is at the path.
-    #[error("open model {}: no such directory; give a model directory, or `--model {BUILTIN}`", path.display())]
+    #[error("open model {}: nothing is there; give a model file or directory, or `--model {BUILTIN}`", path.display())]
     Missing {
         /// The path given.
         path: PathBuf,
     },
-    /// The path is a file.
+    /// The place has nothing that could be a model.
     #[error(
-        "open model {}: it is a file; give the directory that holds {MODEL_FILE}, {CONFIG_FILE} and {PREPROCESSOR_FILE}",
-        path.display()
+        "{} holds no model; it needs a model.onnx, onnx/model.onnx, model.safetensors or VERSION/model.onnx, or name an \
+         .onnx file", path.display()
     )]
-    NotADirectory {
-        /// The path given.
+    NoModel {
+        /// The directory or file.
         path: PathBuf,
     },
-    /// A file of the directory cannot be read.
+    /// Weights or graphs of another tool.
     #[error(
-        "read {}: {cause}; a model directory holds {MODEL_FILE}, {CONFIG_FILE} and {PREPROCESSOR_FILE}",
-        path.display()
+        "{} is of a format that is not read; export the model as ONNX, or save its weights as .safetensors for `residual \
+         convert`", path.display()
     )]
+    ForeignFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Nothing tells which of several files is meant.
+    #[error(
+        "{} holds several models ({}); name one: --model NAME={}", path.display(), file_names(models),
+        models[0].display()
+    )]
+    SeveralModels {
+        /// The directory.
+        path: PathBuf,
+        /// The models in it, at least two.
+        models: Vec<PathBuf>,
+    },
+    /// A repository without a model.
+    #[error("no model in the repository {}; put model directories or .onnx files into it", path.display())]
+    EmptyRepository {
+        /// The repository.
+        path: PathBuf,
+    },
+    /// `--models` was given what `--model` takes.
+    #[error("{0} is a model's own directory and no repository; give it as --model {0}", path.display())]
+    NotARepository {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Two models want the same name.
+    #[error("two models are called {name:?}: {first} and {second}; rename one with --model NAME=PATH")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Where the first is.
+        first: String,
+        /// Where the second is.
+        second: String,
+    },
+    /// A file or directory cannot be read.
+    #[error("read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
         cause: std::io::Error,
     },
-    /// A file of the directory is no JSON, or lacks what is needed.
+    /// A text file beside a model is far too large to be what its name says.
+    #[error("read {}: {bytes} bytes are more than the {SIDE_FILE_BYTES_MAX} that such a file may have", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A JSON file is none, or lacks what is needed.
     #[error("read {}: {cause}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
         /// Where and why.
         cause: serde_json::Error,
+    },
+    /// `residual.toml` is no TOML, or says what it cannot.
+    #[error("read {}: {}", path.display(), cause.to_string().trim_end())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        cause: Box<toml::de::Error>,
     },
     /// A file says something that is not supported or makes no sense.
     #[error("read {}: {found}; expected {expected}", path.display())]
@@ -74,51 +144,77 @@ pub enum ZooError {
         /// Which number.
         cause: RecipeError,
     },
+    /// Names and classes do not match.
+    #[error(
+        "{} names {labels} classes, but the model {model} has {classes}; give one name for each, in the order of its \
+         output", path.display()
+    )]
+    LabelCount {
+        /// The file with the names.
+        path: PathBuf,
+        /// Names in it.
+        labels: usize,
+        /// The model.
+        model: String,
+        /// Its classes.
+        classes: usize,
+    },
 }
 
-/// Opens the model that `--model` names: `builtin` or a directory.
+fn file_names(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy()).collect();
+    names.join(", ")
+}
+
+/// Opens one version of a model: reads its files and decides how it is to be served.
 ///
 /// # Errors
 /// [`ZooError`].
-pub fn open(model: &str) -> Result<ModelSpec, ZooError> {
-    if model == BUILTIN { builtin::open() } else { open_directory(Path::new(model)) }
-}
-
-/// Opens a directory with `model.onnx`, `config.json` (labels) and `preprocessor_config.json` (recipe).
-fn open_directory(directory: &Path) -> Result<ModelSpec, ZooError> {
-    match directory.metadata() {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(ZooError::NotADirectory { path: directory.to_owned() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(ZooError::Missing { path: directory.to_owned() });
-        }
-        Err(cause) => return Err(ZooError::Read { path: directory.to_owned(), cause }),
-    }
-    let read = |name: &str| {
-        let path = directory.join(name);
-        std::fs::read(&path).map_err(|cause| ZooError::Read { path, cause })
+pub fn open(found: &Found) -> Result<ModelSpec, ZooError> {
+    let Files::Disk { model, .. } = &found.files else { return builtin::open(found) };
+    let sha256 = sha256_of_file(model).map_err(|cause| ZooError::Read { path: model.clone(), cause })?;
+    let manifest = manifest::open(&found.files)?;
+    let config = match found.files.side(&[CONFIG_FILE]) {
+        Some(path) => Some((ConfigJson::parse(&path, &read(&path)?)?, path)),
+        None => None,
     };
-    let model = directory.join(MODEL_FILE);
-    let sha256 = sha256_of_file(&model).map_err(|cause| ZooError::Read { path: model.clone(), cause })?;
-    let labels = huggingface::labels(&directory.join(CONFIG_FILE), &read(CONFIG_FILE)?)?;
-    let (recipe, sample_shape) = huggingface::recipe(&directory.join(PREPROCESSOR_FILE), &read(PREPROCESSOR_FILE)?)?;
+    if let Some((config, path)) = &config
+        && config.is_multi_label(path)?
+    {
+        return Err(ZooError::Value {
+            path: path.clone(),
+            found: "a model for several labels at once".to_owned(),
+            expected: "\"single_label_classification\"".to_owned(),
+        });
+    }
+    let setting = manifest.as_ref().and_then(|Manifest { path, labels }| Some((path.as_path(), labels.as_ref()?)));
+    let known = labels::known(&found.files, setting, config.as_ref().map(|(config, path)| (path.as_path(), config)))?;
+    let classes = known.as_ref().map_or(1000, |known| known.names.len());
+    let (labels, label_source) = labels::complete(known, classes, &found.name)?;
+    let path = found.files.side(&[PREPROCESSOR_FILE]).unwrap_or_else(|| model.with_file_name(PREPROCESSOR_FILE));
+    let (recipe, sample_shape) = huggingface::recipe(&path, &read(&path)?)?;
     Ok(ModelSpec {
-        name: name_of(directory),
-        version: "1".to_owned(),
-        source: ModelSource::File(model),
-        origin: directory.display().to_string(),
+        name: found.name.clone(),
+        version: found.version.to_string(),
+        source: ModelSource::File(model.clone()),
+        origin: places::origin(&found.files),
         sha256,
         recipe,
         sample_shape,
         recipe_source: PREPROCESSOR_FILE.to_owned(),
         labels,
+        label_source: label_source.to_string(),
     })
 }
 
-/// The directory's own name, also where it was given as `.` or `models/resnet/`.
-fn name_of(directory: &Path) -> String {
-    let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    full.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+/// A text file beside a model.
+fn read(path: &Path) -> Result<Vec<u8>, ZooError> {
+    let failed = |cause: std::io::Error| ZooError::Read { path: path.to_owned(), cause };
+    let bytes = path.metadata().map_err(failed)?.len();
+    if bytes > SIDE_FILE_BYTES_MAX {
+        return Err(ZooError::TooLarge { path: path.to_owned(), bytes });
+    }
+    std::fs::read(path).map_err(failed)
 }
 
 fn sha256_of_file(path: &Path) -> std::io::Result<String> {
@@ -149,10 +245,14 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn open_one(wanted: &str) -> Result<ModelSpec, ZooError> {
+        open(&find(None, &[wanted.parse().unwrap()])?.found[0])
+    }
+
     #[test]
     fn a_directory_is_opened_like_the_model_inside_the_binary() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/resnet20-cifar10");
-        let (inside, outside) = (open(BUILTIN).unwrap(), open(directory.to_str().unwrap()).unwrap());
+        let (inside, outside) = (open_one(BUILTIN).unwrap(), open_one(directory.to_str().unwrap()).unwrap());
         assert_eq!(inside.recipe, outside.recipe);
         assert_eq!(inside.labels, outside.labels);
         assert_eq!(inside.sha256, outside.sha256);
@@ -162,22 +262,19 @@ mod tests {
     #[test]
     fn the_built_in_model_is_the_one_its_card_describes() {
         let card = include_str!("../../models/resnet20-cifar10/README.md");
-        assert!(card.contains(&open(BUILTIN).unwrap().sha256), "the card has another sha256");
+        assert!(card.contains(&open_one(BUILTIN).unwrap().sha256), "the card has another sha256");
     }
 
     #[test]
     fn errors_name_the_file_and_the_fix() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().display().to_string();
-        let text = |model: &str| open(model).unwrap_err().to_string();
-        assert!(
-            text(&format!("{path}/none")).ends_with("no such directory; give a model directory, or `--model builtin`")
-        );
-        std::fs::write(folder.path().join("a.onnx"), b"x").unwrap();
-        assert!(text(&format!("{path}/a.onnx")).contains("it is a file; give the directory"));
-        assert!(text(&path).starts_with(&format!("read {path}/model.onnx: No such file")));
+        let text = |model: &str| open_one(model).unwrap_err().to_string();
+        assert!(text(&format!("{path}/none")).ends_with("give a model file or directory, or `--model builtin`"));
         std::fs::write(folder.path().join("model.onnx"), b"x").unwrap();
         std::fs::write(folder.path().join("config.json"), b"{\"id2label\": 3}").unwrap();
         assert!(text(&path).starts_with(&format!("read {path}/config.json: invalid type")));
+        std::fs::write(folder.path().join("residual.toml"), b"lables = \"x\"").unwrap();
+        assert!(text(&path).starts_with(&format!("read {path}/residual.toml: TOML parse error at line 1")));
     }
 }

@@ -136,7 +136,7 @@ async fn unknown_models_parameters_routes_and_methods_are_named() {
     let answer = send(server.post("/api/v1/classify?model=resnet50").body(png(4, 4))).await;
     assert!(answer.assert_problem(404, "unknown_model").contains("resnet20-cifar10"));
     let answer = send(server.post("/api/v1/classify?topk=3").body(png(4, 4))).await;
-    assert!(answer.assert_problem(400, "bad_query").contains("model and top_k"));
+    assert!(answer.assert_problem(400, "bad_query").contains("model, version and top_k"));
     let answer = send(server.post("/api/v1/classify?top_k=1&top_k=2").body(png(4, 4))).await;
     assert_eq!(answer.assert_problem(400, "bad_query"), "top_k is given twice");
     server.get("/api/v1/models/resnet50").await.assert_problem(404, "unknown_model");

@@ -155,6 +155,7 @@ async fn requests_are_batched_together_and_each_gets_its_own_answer() {
         assert!(answer.header("server-timing").contains("batch;desc=\"3\""), "{:?}", answer.headers);
     }
     assert!(
-        (server.metric("residual_batch_images_count{model=\"resnet20-cifar10\"}").await - 1.0).abs() < f64::EPSILON
+        (server.metric("residual_batch_images_count{model=\"resnet20-cifar10\",version=\"1\"}").await - 1.0).abs()
+            < f64::EPSILON
     );
 }

@@ -7,11 +7,12 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("cli", &["config", "graph", "pipeline", "runtime", "serve", "telemetry", "zoo"]),
-    ("serve", &["config", "http", "machine", "pipeline", "runtime", "shutdown", "telemetry", "zoo"]),
-    ("config", &["pipeline"]),
-    ("http", &["graph", "pipeline", "shutdown", "telemetry"]),
+    ("serve", &["config", "http", "machine", "models", "pipeline", "runtime", "shutdown", "telemetry", "zoo"]),
+    ("config", &["pipeline", "zoo"]),
+    ("http", &["graph", "models", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("models", &["pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),
     ("pipeline", &["graph", "telemetry"]),
     ("graph", &[]),

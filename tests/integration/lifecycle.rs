@@ -29,7 +29,7 @@ async fn the_drain_waits_for_what_is_in_flight_and_refuses_what_is_new() {
     let server = TestServer::start(&flags).await;
     let (classify, ready) = (server.url("/api/v1/classify"), server.url("/health/ready"));
     let in_flight = tokio::spawn(server.client.post(&classify).body(png(4, 4)).send());
-    server.until_metric("residual_queue_images{model=\"resnet20-cifar10\"}", 1.0).await;
+    server.until_metric("residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"}", 1.0).await;
     let (server, client) = server.into_parts();
     // A client of its own: the drain closes idle connections, and a pooled one may be among them.
     let late = reqwest::Client::new().post(&classify).body(png(4, 4));
@@ -70,7 +70,7 @@ async fn the_grace_limit_ends_a_drain_that_hangs() {
     let flags = ["--batch-delay", "1h", "--batch-images-max", "2", "--request-timeout", "1h", "--drain-grace", "50ms"];
     let server = TestServer::start(&flags).await;
     let in_flight = tokio::spawn(server.client.post(server.url("/api/v1/classify")).body(png(4, 4)).send());
-    server.until_metric("residual_queue_images{model=\"resnet20-cifar10\"}", 1.0).await;
+    server.until_metric("residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"}", 1.0).await;
     assert_eq!(server.drain().await, Drained::GraceOver);
     in_flight.abort();
 }
@@ -100,6 +100,15 @@ async fn until_unready(client: &reqwest::Client, ready: &str) -> Answer {
 struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
+}
+
+/// A test that fails leaves no server behind.
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Process {
@@ -175,7 +184,7 @@ async fn a_second_signal_ends_the_binary_at_once() {
     let url = address(&process.until("try "));
     let client = reqwest::Client::new();
     let stuck = tokio::spawn(client.post(format!("{url}/api/v1/classify")).body(photo("cat.jpg")).send());
-    let waits = "residual_queue_images{model=\"resnet20-cifar10\"} 1";
+    let waits = "residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"} 1";
     while !client.get(format!("{url}/metrics")).send().await.unwrap().text().await.unwrap().contains(waits) {}
     process.signal("-TERM");
     process.until("finishing the requests in flight");
@@ -194,7 +203,7 @@ fn what_keeps_the_binary_from_starting_is_said_with_its_fix() {
     std::fs::write(&text_file, "no library").unwrap();
     for (flags, expected) in [
         (vec!["--http-port", &port], "choose another with --host and --http-port"),
-        (vec!["--model", "/no/such/model"], "open model /no/such/model: no such directory"),
+        (vec!["--model", "/no/such/model"], "open model /no/such/model: nothing is there"),
         (vec!["--ort-lib", text_file.to_str().unwrap()], "lib.so"),
         (vec!["--provider", "cuda", "--ort-lib", "/no/such/lib.so"], "/no/such/lib.so"),
         (vec!["--config", "/no/such.toml"], "settings file /no/such.toml"),
@@ -246,13 +255,38 @@ async fn a_log_that_nobody_reads_any_more_costs_nothing_but_the_log() {
 }
 
 #[test]
+fn a_hangup_makes_the_server_look_at_its_models_again() {
+    let repository = tempfile::tempdir().unwrap();
+    let put = |name: &str| {
+        let (from, to) = (root().join("tests/models/colours"), repository.path().join(name));
+        std::fs::create_dir(&to).unwrap();
+        for file in ["model.onnx", "config.json", "preprocessor_config.json"] {
+            std::fs::copy(from.join(file), to.join(file)).unwrap();
+        }
+    };
+    put("first");
+    let process = Process::start(&["--models", repository.path().to_str().unwrap()]);
+    process.until("ready at http://");
+    put("second");
+    process.signal("-HUP");
+    assert!(process.until("SIGHUP").contains("loaded model second version 1"));
+    process.signal("-TERM");
+    assert_eq!(process.exit_code(), Some(0));
+}
+
+#[test]
 fn json_logs_carry_the_decisions_as_fields() {
     let process = Process::start(&["--log-format", "json"]);
     let log = process.until("\"ready\"");
     let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert!(line["address"].as_str().unwrap().starts_with("127.0.0.1:"));
-    for key in ["runtime", "provider", "cores", "threads", "model", "recipe"] {
+    for key in ["runtime", "provider", "cores", "threads"] {
         assert!(!line[key].as_str().unwrap().is_empty(), "{key}: {line}");
+    }
+    let model = log.lines().find(|line| line.contains("\"serving ")).unwrap();
+    let model: serde_json::Value = serde_json::from_str(model).unwrap();
+    for key in ["model", "version", "sha256", "about", "recipe"] {
+        assert!(!model[key].as_str().unwrap().is_empty(), "{key}: {model}");
     }
     process.signal("-TERM");
     assert_eq!(process.exit_code(), Some(0));

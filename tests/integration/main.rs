@@ -13,4 +13,5 @@ mod metadata;
 mod models;
 mod overload;
 mod reference;
+mod repository;
 mod support;

@@ -17,7 +17,7 @@ async fn the_index_lists_only_routes_that_exist() {
     let answer = server.get("/").await;
     for route in answer.json["routes"].as_object().unwrap().keys() {
         let (method, path) = route.split_once(' ').unwrap();
-        let url = server.url(&path.replace("{name}", "resnet20-cifar10"));
+        let url = server.url(&path.replace("{name}", "resnet20-cifar10").replace("{version}", "1"));
         let status = server.client.request(method.parse().unwrap(), url).body("").send().await.unwrap().status();
         assert!(status != 404 && status != 405, "{route}: {status}");
     }
@@ -40,10 +40,10 @@ async fn metrics_are_in_base_units_with_help_for_each() {
     for sample in [
         "residual_requests_total{model=\"resnet20-cifar10\",outcome=\"ok\",route=\"/api/v1/classify\"} 1",
         "residual_requests_total{model=\"resnet20-cifar10\",outcome=\"not_an_image\",route=\"/api/v1/classify\"} 1",
-        "residual_images_total{model=\"resnet20-cifar10\",outcome=\"not_an_image\"} 1",
-        "residual_stage_duration_seconds_count{model=\"resnet20-cifar10\",stage=\"infer\"} 1",
-        "residual_batch_images_sum{model=\"resnet20-cifar10\"} 1",
-        "residual_queue_images{model=\"resnet20-cifar10\"} 0",
+        "residual_images_total{model=\"resnet20-cifar10\",outcome=\"not_an_image\",version=\"1\"} 1",
+        "residual_stage_duration_seconds_count{model=\"resnet20-cifar10\",stage=\"infer\",version=\"1\"} 1",
+        "residual_batch_images_sum{model=\"resnet20-cifar10\",version=\"1\"} 1",
+        "residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"} 0",
     ] {
         assert!(page.contains(sample), "{sample} is missing in:\n{page}");
     }

@@ -5,9 +5,9 @@ use reqwest::StatusCode;
 
 use crate::support::{TestServer, photo, png};
 
-const QUEUE: &str = "residual_queue_images{model=\"resnet20-cifar10\"}";
-const BATCHES: &str = "residual_batch_images_count{model=\"resnet20-cifar10\"}";
-const BATCHED: &str = "residual_batch_images_sum{model=\"resnet20-cifar10\"}";
+const QUEUE: &str = "residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"}";
+const BATCHES: &str = "residual_batch_images_count{model=\"resnet20-cifar10\",version=\"1\"}";
+const BATCHED: &str = "residual_batch_images_sum{model=\"resnet20-cifar10\",version=\"1\"}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everyone_is_answered_exactly_once_with_classes_or_with_503() {
@@ -23,7 +23,7 @@ async fn everyone_is_answered_exactly_once_with_classes_or_with_503() {
     }
     #[expect(clippy::cast_precision_loss, reason = "a few hundred")]
     let served = served.len() as f64;
-    server.until_metric("residual_images_total{model=\"resnet20-cifar10\",outcome=\"ok\"}", served).await;
+    server.until_metric("residual_images_total{model=\"resnet20-cifar10\",outcome=\"ok\",version=\"1\"}", served).await;
     server.until_metric(QUEUE, 0.0).await;
     assert_eq!(server.classify(cat).await.status, 200, "the flood leaves nothing behind");
 }

@@ -8,6 +8,7 @@ use clap::{Args as _, FromArgMatches as _};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use residual::config::Settings;
 use residual::http::Drained;
+use residual::models::{Changes, Models};
 use residual::serve::Server;
 use serde_json::Value;
 
@@ -46,6 +47,14 @@ impl TestServer {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    pub(crate) async fn reload(&self) -> Changes {
+        self.server.reload().await
+    }
+
+    pub(crate) fn models(&self) -> &Models {
+        self.server.models()
     }
 
     pub(crate) async fn drain(self) -> Drained {

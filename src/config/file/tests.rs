@@ -32,6 +32,14 @@ fn keys_become_flags_and_the_command_line_wins() {
 }
 
 #[test]
+fn a_list_becomes_a_flag_for_each_and_the_command_line_replaces_it_whole() {
+    let text = "model = [\"a\", \"b=c\"]\n";
+    assert_eq!(flags_of(text, &[]).unwrap(), ["--model=a", "--model=b=c"]);
+    assert_eq!(flags_of("model = \"a\"", &[]).unwrap(), ["--model=a"]);
+    assert_eq!(flags_of(text, &["--model", "d"]).unwrap(), [""; 0]);
+}
+
+#[test]
 fn what_a_flag_refuses_a_file_cannot_say() {
     for (text, expected) in [
         ("http_port = 70000", "settings file FILE: invalid value '70000' for '--http-port <PORT>'"),
@@ -40,6 +48,8 @@ fn what_a_flag_refuses_a_file_cannot_say() {
         ("batch_dealy = \"1ms\"", "settings file FILE: unknown setting \"batch_dealy\"; did you mean \"batch_delay\"?"),
         ("print_config = true", "settings file FILE: unknown setting \"print_config\""),
         ("batch_delay = 1.5", "settings file FILE: batch_delay is float; write a string"),
+        ("http_port = [1]", "settings file FILE: http_port is array; write a string, a whole number or true/false"),
+        ("model = [\"a\", 1.5]", "settings file FILE: model is float; write a string or a list of strings"),
         ("[batch]\ndelay = 1", "settings file FILE: unknown setting \"batch\""),
         ("batch_delay = ", "settings file FILE: TOML parse error at line 1, column 15"),
     ] {
@@ -57,7 +67,18 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn what_is_printed_is_read_back_as_the_same_settings() {
-    let given = ["serve", "--http-port", "9000", "--batch-delay", "250us", "--body-bytes-max", "3MiB"];
+    let given = [
+        "serve",
+        "--http-port",
+        "9000",
+        "--batch-delay",
+        "250us",
+        "--body-bytes-max",
+        "3MiB",
+        "--model",
+        "a",
+        "--model=b=c",
+    ];
     let matches = command().get_matches_from(given);
     let printed = print(&command(), &matches, &[]);
     let file = file(&printed);

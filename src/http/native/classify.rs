@@ -13,6 +13,7 @@ use crate::http::forms::Upload;
 use crate::http::health;
 use crate::http::middleware::Report;
 use crate::http::upload::{self, Received};
+use crate::models::Handle;
 use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, Engine, ImageInfo, Prediction};
 use crate::shutdown::Phase;
@@ -48,15 +49,16 @@ enum ItemAnswer {
 
 /// Answers the route. Whatever the outcome, the report names the model that was asked.
 pub(in crate::http) async fn classify(State(app): State<App>, request: Request) -> Response {
-    let engine = match admit(&app) {
-        Ok(engine) => engine,
+    let admitted = admit(&app, request.uri());
+    let (engine, top_k) = match admitted {
+        Ok(admitted) => admitted,
         Err(problem) => {
             upload::refuse(request);
             return problem.into_response();
         }
     };
-    let mut response = match parse_query(request.uri(), engine) {
-        Ok(top_k) => answer(&app, engine, request, top_k).await.into_response(),
+    let mut response = match top_k {
+        Ok(top_k) => answer(&app, &engine, request, top_k).await.into_response(),
         Err(problem) => {
             upload::refuse(request);
             problem.into_response()
@@ -116,44 +118,50 @@ fn report_on(outcomes: &[Result<Scored, Problem>]) -> Report {
     Report { outcome, times, cause, ..Report::default() }
 }
 
-/// The engine, if the server takes requests now.
-fn admit(app: &App) -> Result<&Engine, Problem> {
-    match (app.phases.now(), app.engine.get()) {
-        (Phase::Draining, _) => Err(Problem::shutting_down()),
-        (Phase::Starting, _) | (_, None) => Err(health::not_ready()),
-        (Phase::Ready | Phase::Leaving, Some(engine)) => Ok(engine),
+/// The engine that the query asks for, if the server takes requests now, and how many classes it asks of it.
+fn admit(app: &App, uri: &Uri) -> Result<(Handle, Result<usize, Problem>), Problem> {
+    match app.phases.now() {
+        Phase::Draining => return Err(Problem::shutting_down()),
+        Phase::Starting => return Err(health::not_ready()),
+        Phase::Ready | Phase::Leaving => {}
     }
-}
-
-/// Reads `model` and `top_k`, checks both against the engine, and refuses anything else: a misspelt parameter that is
-/// silently ignored costs its author an afternoon.
-fn parse_query(uri: &Uri, engine: &Engine) -> Result<usize, Problem> {
-    let bad_query = |detail: String| Problem::new(ProblemKind::BadQuery, detail);
-    let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|error| bad_query(format!("the query string is broken: {}", error.body_text())))?;
+    let Asked { model, version, top_k } = Asked::parse(uri)?;
+    let engine = app.models.get(model.as_deref(), version.as_deref())?;
     let classes = engine.spec().labels.len();
-    let mut top_k = TOP_K_DEFAULT.min(classes);
-    if let Some((key, _)) =
-        pairs.iter().enumerate().find_map(|(n, pair)| pairs[..n].iter().find(|(key, _)| *key == pair.0))
-    {
-        return Err(bad_query(format!("{key} is given twice")));
-    }
-    for (key, value) in pairs {
-        match key.as_str() {
-            "model" => check_model(&value, engine)?,
-            "top_k" => top_k = parse_top_k(&value, classes)?,
-            _ => return Err(bad_query(format!("unknown parameter {key:?}; there are model and top_k"))),
-        }
-    }
-    Ok(top_k)
+    let top_k = top_k.map_or(Ok(TOP_K_DEFAULT.min(classes)), |text| parse_top_k(&text, classes));
+    Ok((engine, top_k))
 }
 
-pub(super) fn check_model(name: &str, engine: &Engine) -> Result<(), Problem> {
-    let served = &engine.spec().name;
-    if name == served {
-        return Ok(());
+/// The query, each parameter at most once.
+#[derive(Debug, Default)]
+struct Asked {
+    model: Option<String>,
+    version: Option<String>,
+    top_k: Option<String>,
+}
+
+impl Asked {
+    /// Refuses what it does not know: a misspelt parameter that is silently ignored costs its author an afternoon.
+    fn parse(uri: &Uri) -> Result<Self, Problem> {
+        let bad_query = |detail: String| Problem::new(ProblemKind::BadQuery, detail);
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|error| bad_query(format!("the query string is broken: {}", error.body_text())))?;
+        let mut asked = Self::default();
+        for (key, value) in pairs {
+            let place = match key.as_str() {
+                "model" => &mut asked.model,
+                "version" => &mut asked.version,
+                "top_k" => &mut asked.top_k,
+                _ => {
+                    return Err(bad_query(format!("unknown parameter {key:?}; there are model, version and top_k")));
+                }
+            };
+            if place.replace(value).is_some() {
+                return Err(bad_query(format!("{key} is given twice")));
+            }
+        }
+        Ok(asked)
     }
-    Err(Problem::new(ProblemKind::UnknownModel, format!("there is no model {name:?}; this server has {served:?}")))
 }
 
 fn parse_top_k(text: &str, classes: usize) -> Result<usize, Problem> {

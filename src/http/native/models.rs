@@ -7,22 +7,28 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 use serde_json::json;
 
-use super::classify::check_model;
 use crate::http::App;
 use crate::http::error::Problem;
 use crate::http::health;
-use crate::pipeline::Engine;
+use crate::models::{Handle, Row, State as ModelState};
 use crate::pipeline::engine::Execution;
 use crate::pipeline::infer::Contract;
 use crate::pipeline::preprocess::Recipe;
+use crate::shutdown::Phase;
+use crate::zoo::Version;
 
-/// One line of the list.
+/// One version of one model in the list.
 #[derive(Serialize)]
-struct Summary<'a> {
-    name: &'a str,
-    version: &'a str,
-    classes: usize,
+struct Summary {
+    name: String,
+    version: Version,
+    state: ModelState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<usize>,
     default: bool,
+    /// Why the latest load failed; the log has the reason itself, which may name paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'static str>,
 }
 
 /// Everything about one model.
@@ -36,6 +42,7 @@ struct Details<'a> {
     recipe: &'a Recipe,
     recipe_source: &'a str,
     classes: Vec<Class<'a>>,
+    label_source: &'a str,
     execution: Execution,
 }
 
@@ -52,8 +59,9 @@ pub(in crate::http) async fn index() -> impl IntoResponse {
         "version": env!("CARGO_PKG_VERSION"),
         "routes": {
             "POST /api/v1/classify": "classify an image: curl --data-binary @cat.jpg http://HOST/api/v1/classify",
-            "GET /api/v1/models": "the models that are served",
-            "GET /api/v1/models/{name}": "one model: input, recipe, classes, provider, threads",
+            "GET /api/v1/models": "the models and their versions",
+            "GET /api/v1/models/{name}": "the newest version of a model: input, recipe, classes, provider, threads",
+            "GET /api/v1/models/{name}/versions/{version}": "one version of a model",
             "GET /health/live": "the process answers",
             "GET /health/ready": "the models are warm",
             "GET /metrics": "Prometheus metrics",
@@ -63,9 +71,28 @@ pub(in crate::http) async fn index() -> impl IntoResponse {
 
 /// `GET /api/v1/models`.
 pub(in crate::http) async fn models(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
-    let spec = engine(&app)?.spec();
-    let summary = Summary { name: &spec.name, version: &spec.version, classes: spec.labels.len(), default: true };
-    Ok(Json(json!({ "models": [summary] })))
+    if app.phases.now() == Phase::Starting {
+        return Err(health::not_ready());
+    }
+    let models: Vec<Summary> = app.models.rows().into_iter().map(Summary::from).collect();
+    Ok(Json(json!({ "models": models })))
+}
+
+impl From<Row> for Summary {
+    fn from(row: Row) -> Self {
+        let problem = row.problem.map(|_| match row.state {
+            ModelState::Ready => "the files have changed and could not be loaded; this is the model from before",
+            ModelState::Loading | ModelState::Unavailable => "it could not be loaded; the server's log says why",
+        });
+        Self {
+            name: row.name,
+            version: row.version,
+            state: row.state,
+            classes: row.handle.map(|engine| engine.spec().labels.len()),
+            default: row.default,
+            problem,
+        }
+    }
 }
 
 /// `GET /api/v1/models/{name}`.
@@ -73,9 +100,21 @@ pub(in crate::http) async fn model(
     State(app): State<App>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<impl IntoResponse, Problem> {
-    let engine = engine(&app)?;
     // A name that is no UTF-8 is no model's name either.
-    check_model(name.as_ref().map_or("\u{fffd}", |Path(name)| name), engine)?;
+    let name = name.as_ref().map_or("\u{fffd}", |Path(name)| name);
+    Ok(details(&app.models.get(Some(name), None)?))
+}
+
+/// `GET /api/v1/models/{name}/versions/{version}`.
+pub(in crate::http) async fn model_version(
+    State(app): State<App>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<impl IntoResponse, Problem> {
+    let (name, version) = path.as_ref().map_or(("\u{fffd}", ""), |Path((name, version))| (name, version));
+    Ok(details(&app.models.get(Some(name), Some(version))?))
+}
+
+fn details(engine: &Handle) -> impl IntoResponse + use<> {
     let spec = engine.spec();
     let classes = spec.labels.iter().enumerate().map(|(index, label)| Class { index, label }).collect();
     let details = Details {
@@ -87,12 +126,8 @@ pub(in crate::http) async fn model(
         recipe: &spec.recipe,
         recipe_source: &spec.recipe_source,
         classes,
+        label_source: &spec.label_source,
         execution: engine.execution(),
     };
-    Ok(Json(details).into_response())
-}
-
-/// The engine, as soon as there is one: metadata is served while the server drains, too.
-fn engine(app: &App) -> Result<&Engine, Problem> {
-    app.engine.get().ok_or_else(health::not_ready)
+    Json(details).into_response()
 }

@@ -67,7 +67,7 @@ impl Bench {
         self.queue.close();
         let mut fake = Fake { script: script.into_iter().collect(), batches: Vec::new() };
         let batch = Batch::new(SHAPE, self.queue.limits().images_max);
-        work(&self.queue, &mut fake, batch, &Labels::new(["zero", "one"]), &Metrics::new().model("fake"));
+        work(&self.queue, &mut fake, batch, &Labels::new(["zero", "one"]), &Metrics::new().model("fake", "1"));
         (self.callers.iter_mut().map(oneshot::Receiver::try_recv).collect(), fake.batches)
     }
 }

@@ -1,0 +1,123 @@
+//! Which models are served: loaded, replaced and unloaded while requests are in flight.
+//!
+//! Requests see a [`Roster`] that is swapped whole, and hold the engine that they were given to their end. One change runs
+//! at a time; what it cannot load changes nothing.
+
+mod handle;
+mod roster;
+mod source;
+mod work;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+pub use handle::Handle;
+pub use roster::{NotServed, Row, State};
+pub use source::{Source, Starter};
+pub use work::{Changes, LoadError};
+
+use handle::Retired;
+use roster::Roster;
+use work::{Scope, Work};
+
+/// The models of one server. Cheap to clone; clones see the same models.
+#[derive(Debug, Clone, Default)]
+pub struct Models(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    roster: RwLock<Arc<Roster>>,
+    retired: Retired,
+    /// `None` until the first pass has begun.
+    work: Mutex<Option<Work>>,
+}
+
+impl Models {
+    /// The engine for a request: of the named model, or of the default one; of the named version, or of the newest that
+    /// is ready.
+    ///
+    /// # Errors
+    /// [`NotServed`] says what there is instead.
+    pub fn get(&self, name: Option<&str>, version: Option<&str>) -> Result<Handle, NotServed> {
+        self.roster().get(name, version)
+    }
+
+    /// Every version of every model with its state, by name and then from the oldest version to the newest.
+    #[must_use]
+    pub fn rows(&self) -> Vec<Row> {
+        self.roster().rows()
+    }
+
+    /// The engines that answer, in the same order.
+    #[must_use]
+    pub fn ready(&self) -> Vec<Handle> {
+        self.roster().ready()
+    }
+
+    /// Finds, opens and starts all models of `source`, and publishes them together. `starter` is asked for only when
+    /// every model could be opened: a mistyped path should not cost the fetch of a runtime. Blocks.
+    ///
+    /// # Errors
+    /// [`LoadError`] of the first model that cannot be served; then none is.
+    pub fn begin<E: From<LoadError>>(
+        &self,
+        source: Source,
+        starter: impl FnOnce() -> Result<Starter, E>,
+    ) -> Result<(), E> {
+        let mut work = self.lock();
+        *work = Some(Work::begin(self, source, starter)?);
+        Ok(())
+    }
+
+    /// Looks at all places again: loads what is new, replaces what has changed or failed before, unloads what is gone.
+    /// Whatever cannot be loaded leaves the old one serving. Blocks.
+    pub fn reload(&self) -> Changes {
+        self.lock().as_mut().map_or_else(Changes::default, |work| work.pass(self, &Scope::ChangedOrFailed))
+    }
+
+    /// Does what [`Models::reload`] does once files have changed and have been still since the last call: files that are
+    /// just being copied are left alone. Blocks.
+    pub fn watch(&self) -> Changes {
+        self.lock().as_mut().map_or_else(Changes::default, |work| work.watch(self))
+    }
+
+    /// Loads the versions of one model from its place, also if nothing has changed or it was unloaded. Blocks.
+    ///
+    /// # Errors
+    /// [`LoadError`]; what was served before is served on.
+    pub fn load(&self, name: &str) -> Result<Changes, LoadError> {
+        self.lock().as_mut().map_or_else(|| Err(LoadError::unknown(name)), |work| work.load(self, name))
+    }
+
+    /// Stops serving a model until it is loaded again. Requests in flight are answered. Blocks while another change runs.
+    ///
+    /// # Errors
+    /// [`LoadError::Unknown`] if no such model is served.
+    pub fn unload(&self, name: &str) -> Result<Changes, LoadError> {
+        self.lock().as_mut().map_or_else(|| Err(LoadError::unknown(name)), |work| work.unload(self, name))
+    }
+
+    /// Lets go of every model and waits until the engines that no request holds any more have stopped. Blocks.
+    pub fn stop(&self) {
+        self.publish(|roster| *roster = Roster::default());
+        self.0.retired.join();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Work>> {
+        // A panic during a change has published whole rosters only.
+        self.0.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.0.roster.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes what requests see, in one step.
+    fn publish(&self, change: impl FnOnce(&mut Roster)) {
+        let mut next = Roster::clone(&self.roster());
+        change(&mut next);
+        let next = Arc::new(next);
+        let old = std::mem::replace(&mut *self.0.roster.write().unwrap_or_else(PoisonError::into_inner), next);
+        // Outside the lock: it may hold the last handle of an engine.
+        drop(old);
+    }
+}

@@ -1,0 +1,54 @@
+//! What is to be served, and what it takes to start an engine for it.
+
+use std::path::PathBuf;
+
+use crate::pipeline::infer::{Environment, InferError};
+use crate::pipeline::{Engine, EngineOptions, ModelSpec, PreparePool};
+use crate::telemetry::Metrics;
+use crate::zoo::{self, Found, Listing, Wanted, ZooError};
+
+/// The places where models are looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// A directory whose entries are models.
+    pub repository: Option<PathBuf>,
+    /// Models named one by one.
+    pub wanted: Vec<Wanted>,
+    /// The model of requests that name none.
+    pub default: Option<String>,
+}
+
+/// Starts engines: the loaded runtime, the layout of the threads, and what all engines share.
+#[derive(Debug, Clone)]
+pub struct Starter {
+    /// The loaded runtime.
+    pub environment: Environment,
+    /// How each model is run.
+    pub options: EngineOptions,
+    /// Where images are prepared.
+    pub pool: PreparePool,
+    /// Where engines count.
+    pub metrics: Metrics,
+}
+
+impl Source {
+    pub(super) fn find(&self) -> Result<Listing, ZooError> {
+        zoo::find(self.repository.as_deref(), &self.wanted)
+    }
+
+    /// Opens one of the models that were found.
+    pub(super) fn open(&self, found: &Found) -> Result<ModelSpec, ZooError> {
+        zoo::open(found)
+    }
+}
+
+impl Starter {
+    /// Loads and warms a model. Blocks.
+    ///
+    /// # Errors
+    /// [`InferError`] if the model cannot be run.
+    pub fn start(&self, spec: ModelSpec) -> Result<Engine, InferError> {
+        let metrics = self.metrics.model(&spec.name, &spec.version);
+        Engine::start(&self.environment, spec, self.options, self.pool.clone(), metrics)
+    }
+}
