@@ -2,11 +2,15 @@
 
 mod builtin;
 mod huggingface;
+mod signature;
 
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub use signature::{InputOverrides, Known, OutputOverrides, SignatureError, SignatureOverrides, signature};
+
+use crate::graph::{GraphError, OnnxFile, check_external, interface};
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
 use crate::pipeline::preprocess::RecipeError;
@@ -66,6 +70,17 @@ pub enum ZooError {
         /// What it could say.
         expected: String,
     },
+    /// The model's file is no ONNX file that is served, or its weights are missing.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The graph takes or returns something else than an image classifier.
+    #[error("serve model {}: {cause}", path.display())]
+    Signature {
+        /// The file.
+        path: PathBuf,
+        /// What it takes or returns.
+        cause: SignatureError,
+    },
     /// The numbers in the preprocessor file are no recipe.
     #[error("read {}: {cause}", path.display())]
     Recipe {
@@ -99,13 +114,19 @@ fn open_directory(directory: &Path) -> Result<ModelSpec, ZooError> {
         std::fs::read(&path).map_err(|cause| ZooError::Read { path, cause })
     };
     let model = directory.join(MODEL_FILE);
-    let sha256 = sha256_of_file(&model).map_err(|cause| ZooError::Read { path: model.clone(), cause })?;
-    let labels = huggingface::labels(&directory.join(CONFIG_FILE), &read(CONFIG_FILE)?)?;
+    let file = OnnxFile::open(&model)?;
+    check_external(&model, &file.model)?;
+    let sha256 = hex(&Sha256::digest(&file.bytes));
+    let (labels, multi_label) = huggingface::labels(&directory.join(CONFIG_FILE), &read(CONFIG_FILE)?)?;
     let (recipe, sample_shape) = huggingface::recipe(&directory.join(PREPROCESSOR_FILE), &read(PREPROCESSOR_FILE)?)?;
+    let known = Known { sample: sample_shape, labels: Some(labels.len()), multi_label };
+    let signature = signature(&interface(&file.model), known, &SignatureOverrides::default())
+        .map_err(|cause| ZooError::Signature { path: model.clone(), cause })?;
     Ok(ModelSpec {
         name: name_of(directory),
         version: "1".to_owned(),
         source: ModelSource::File(model),
+        signature,
         origin: directory.display().to_string(),
         sha256,
         recipe,
@@ -119,26 +140,6 @@ fn open_directory(directory: &Path) -> Result<ModelSpec, ZooError> {
 fn name_of(directory: &Path) -> String {
     let full = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     full.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-fn sha256_of_file(path: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut std::fs::File::open(path)?, &mut HashWriter(&mut hasher))?;
-    Ok(hex(&hasher.finalize()))
-}
-
-/// Feeds a hasher from `io::copy`, so that a model of any size is read in small pieces.
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -175,8 +176,10 @@ mod tests {
         );
         std::fs::write(folder.path().join("a.onnx"), b"x").unwrap();
         assert!(text(&format!("{path}/a.onnx")).contains("it is a file; give the directory"));
-        assert!(text(&path).starts_with(&format!("read {path}/model.onnx: No such file")));
+        assert!(text(&path).starts_with(&format!("read {path}/model.onnx: ")) && text(&path).contains("No such file"));
         std::fs::write(folder.path().join("model.onnx"), b"x").unwrap();
+        assert!(text(&path).starts_with(&format!("read {path}/model.onnx: ")));
+        std::fs::write(folder.path().join("model.onnx"), builtin::MODEL).unwrap();
         std::fs::write(folder.path().join("config.json"), b"{\"id2label\": 3}").unwrap();
         assert!(text(&path).starts_with(&format!("read {path}/config.json: invalid type")));
     }
