@@ -20,8 +20,8 @@ pub enum NotFree {
         /// The input asked for.
         input: String,
     },
-    /// Neither the input nor an output fixes its batch.
-    #[error("its batch is free already")]
+    /// Nothing fixes the batch: neither the input, nor an output, nor a node.
+    #[error("nothing in it fixes the batch")]
     Free,
     /// A node has the number of images built in.
     #[error("{node} {why}")]
@@ -34,7 +34,8 @@ pub enum NotFree {
 }
 
 /// A copy of `model` whose image input and outputs take any number of images in dimension 0. Weights are shared with
-/// `model`, not copied.
+/// `model`, not copied. An input that is free already does not end the search: exporters that were told so may still
+/// have traced a batch of one into an output or a node.
 ///
 /// # Errors
 /// [`NotFree`] where the file alone shows that the result would not load, or would mix images.
@@ -44,18 +45,8 @@ pub fn free_batch(model: &ModelProto, input: &str) -> Result<ModelProto, NotFree
     let declared = graph.input.iter().find(|value| value.name() == input).and_then(first_dim).ok_or_else(no_input)?;
     let (batch, symbol) = match &declared.value {
         Some(DimensionValue::Value(batch)) if *batch > 0 => (*batch, unused_symbol(graph)),
-        other => {
-            // The input is free and an output is not: a file that contradicts itself.
-            let fixed = graph.output.iter().filter_map(first_dim).find_map(|dim| match dim.value {
-                Some(DimensionValue::Value(batch)) if batch > 0 => Some(batch),
-                Some(DimensionValue::Value(_) | DimensionValue::Param(_)) | None => None,
-            });
-            let symbol = match other {
-                Some(DimensionValue::Param(symbol)) if !symbol.is_empty() => symbol.clone(),
-                Some(_) | None => unused_symbol(graph),
-            };
-            (fixed.ok_or(NotFree::Free)?, symbol)
-        }
+        Some(DimensionValue::Param(symbol)) if !symbol.is_empty() => (hidden_batch(graph), symbol.clone()),
+        Some(_) | None => (hidden_batch(graph), unused_symbol(graph)),
     };
     let wiring = Wiring::new(model, graph);
     let data = image_data(&wiring, input);
@@ -70,20 +61,32 @@ pub fn free_batch(model: &ModelProto, input: &str) -> Result<ModelProto, NotFree
             rewrites.push((index, target));
         }
     }
+    let is_fixed = |dim: &DimensionProto| dim.value == Some(DimensionValue::Value(batch));
+    if rewrites.is_empty() && !is_fixed(declared) && !graph.output.iter().filter_map(first_dim).any(is_fixed) {
+        return Err(NotFree::Free);
+    }
     let mut freed = model.clone();
     let graph = freed.graph.as_mut().expect("it was there above");
     for (index, target) in rewrites.into_iter().rev() {
         set_reshape_target(graph, index, target);
     }
     for value in graph.input.iter_mut().filter(|value| value.name() == input).chain(&mut graph.output) {
-        if value.name() == input || first_dim(value).is_some_and(|dim| dim.value == Some(DimensionValue::Value(batch)))
-        {
+        if value.name() == input || first_dim(value).is_some_and(is_fixed) {
             set_first_dim(value, &symbol);
         }
     }
     // Shapes inside the graph that were inferred for the fixed batch; the runtime infers them again.
     graph.value_info.clear();
     Ok(freed)
+}
+
+/// The batch of a graph whose input is free: what an output claims, else one image.
+fn hidden_batch(graph: &GraphProto) -> i64 {
+    let claimed = graph.output.iter().filter_map(first_dim).find_map(|dim| match dim.value {
+        Some(DimensionValue::Value(batch)) if batch > 0 => Some(batch),
+        Some(DimensionValue::Value(_) | DimensionValue::Param(_)) | None => None,
+    });
+    claimed.unwrap_or(1)
 }
 
 /// The tensors that hold what was computed from pixels. The shape of a tensor holds none; what is computed from it

@@ -113,6 +113,8 @@ async fn the_contract_says_how_a_graph_is_fed_and_read() {
         ("fixed-batch-reshape", "/contract/batch", json!({"kind": "freed", "from": 1})),
         ("fixed-batch-external", "/contract/batch", json!({"kind": "freed", "from": 1})),
         ("fixed-batch-4", "/contract/batch", json!({"kind": "freed", "from": 4})),
+        ("traced-batch", "/contract/batch", json!({"kind": "freed", "from": 1})),
+        ("traced-batch-baked", "/execution/batch_images_max", json!(1)),
         ("fixed-batch-baked", "/execution/batch_images_max", json!(1)),
         ("fixed-batch-4-baked", "/execution/batch_images_max", json!(4)),
         ("fixed-batch-mixed", "/execution/batch_images_max", json!(1)),
@@ -127,6 +129,7 @@ async fn the_contract_says_how_a_graph_is_fed_and_read() {
 async fn a_batch_that_cannot_be_made_free_says_why() {
     for (name, images, why) in [
         ("fixed-batch-baked", 1, "joins the images with a constant of a fixed batch"),
+        ("traced-batch-baked", 1, "joins the images with a constant of a fixed batch"),
         ("fixed-batch-4-baked", 4, "joins the images with a constant of a fixed batch"),
         ("fixed-batch-mixed", 1, "in a batch of 2, scores of image 0 are"),
     ] {

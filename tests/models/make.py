@@ -276,5 +276,11 @@ fixed(
     [constant("batch_axis", [0], np.int64)],
 )
 
+# The input says that any number will do, and a node knows better.
+traced = {"inputs": [value("image", ["N", 3, 4, 4])], "weights": [WEIGHT, BIAS, *reshaped(1)[1]]}
+model("traced-batch", reshaped(1)[0], [logits], **traced)
+token = constant("token", [[9]])
+model("traced-batch-baked", [*pooled(), *beside(), last], [logits], weights=[WEIGHT, BIAS, token, *cut])
+
 lines = [f"{json.dumps(name)}: {json.dumps(answers)}" for name, answers in EXPECTED.items()]
 (HERE / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

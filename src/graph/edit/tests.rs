@@ -1,6 +1,8 @@
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::*;
+use crate::graph::interface;
 use crate::graph::proto::{OperatorSetIdProto, TensorShapeProto, TensorTypeProto, TypeProto};
 
 fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
@@ -174,6 +176,10 @@ fn what_needs_no_freeing_or_cannot_be_found_is_said() {
     assert_eq!(free_batch(&model(0, nodes(), vec![]), "x"), Err(NotFree::Free));
     assert!(matches!(free_batch(&model(1, nodes(), vec![]), "z"), Err(NotFree::Input { .. })));
     assert!(matches!(free_batch(&ModelProto::default(), "x"), Err(NotFree::Input { .. })));
+    // A node that contradicts the free input.
+    let target = node("Reshape", &["x", "target"], "y");
+    let traced = free_batch(&model(0, vec![target], vec![list("target", &[1, -1])]), "x").unwrap().graph.unwrap();
+    assert_eq!(traced.node.len(), 2);
     // An output that contradicts the free input is freed, and shares its symbol.
     let mut half = model(1, nodes(), vec![]);
     set_first_dim(&mut half.graph.as_mut().unwrap().input[0], "batch");
@@ -191,4 +197,105 @@ fn the_new_symbol_is_nobody_elses() {
     let graph = free_batch(&model, "x").unwrap().graph.unwrap();
     assert_eq!(first_dim(&graph.input[0]).unwrap().value, Some(DimensionValue::Param("N_".to_owned())));
     assert_eq!(first_dim(&graph.output[1]).unwrap().value, Some(DimensionValue::Param("N".to_owned())));
+}
+
+/// Nodes that fit nowhere, over a handful of names so that they meet, form circles and read their own output.
+fn any_model() -> impl Strategy<Value = ModelProto> {
+    let op = prop::sample::select(vec![
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Flatten",
+        "Softmax",
+        "ArgMax",
+        "Concat",
+        "Slice",
+        "Expand",
+        "Resize",
+        "ReduceMean",
+        "Constant",
+        "Shape",
+        "Gemm",
+        "Conv",
+        "Log",
+        "Identity",
+        "Add",
+        "Div",
+        "Relu",
+        "",
+        "If",
+    ]);
+    let name = || prop::sample::select(vec!["x", "y", "a", "b", "c", "k", ""]).prop_map(str::to_owned);
+    let attribute = (
+        prop::sample::select(vec![
+            "axis",
+            "axes",
+            "perm",
+            "shape",
+            "value",
+            "value_ints",
+            "transB",
+            "allowzero",
+            "keepdims",
+        ]),
+        prop::option::of(any::<i64>()),
+        prop::collection::vec(-2i64..5, 0..4),
+    );
+    let node =
+        (op, prop::collection::vec(name(), 0..4), prop::collection::vec(name(), 0..3), prop::option::of(attribute))
+            .prop_map(|(op, input, output, attribute)| {
+                let attribute = attribute.map(|(name, i, ints)| AttributeProto {
+                    name: Some(name.to_owned()),
+                    i,
+                    t: (name == "value").then(|| list("", &ints)),
+                    ints,
+                    ..AttributeProto::default()
+                });
+                let attribute = attribute.into_iter().collect();
+                NodeProto { op_type: Some(op.to_owned()), input, output, attribute, ..NodeProto::default() }
+            });
+    let dims = || prop::collection::vec(prop_oneof![-1i64..5, any::<i64>()], 0..5);
+    (prop::collection::vec(node, 0..8), dims(), dims(), dims(), 0i64..20).prop_map(
+        |(nodes, input, output, constant, opset)| {
+            let graph = GraphProto {
+                node: nodes,
+                initializer: vec![
+                    list("c", &constant),
+                    TensorProto { name: Some("k".to_owned()), dims: constant, ..TensorProto::default() },
+                ],
+                input: vec![value("x", &input), value("c", &[])],
+                output: vec![value("y", &output), value("a", &[]), value("x", &input)],
+                ..GraphProto::default()
+            };
+            let standard = OperatorSetIdProto { domain: None, version: Some(opset) };
+            ModelProto { graph: Some(graph), opset_import: vec![standard], ..ModelProto::default() }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn no_graph_makes_the_reader_or_the_editor_stumble(model in any_model()) {
+        let seen = interface(&model);
+        prop_assert_eq!(seen.inputs.len(), 1);
+        prop_assert_eq!(seen.outputs.len(), 3);
+        if let Ok(freed) = free_batch(&model, "x") {
+            let (before, after) = (model.graph.unwrap(), freed.graph.clone().unwrap());
+            let free = interface(&freed).inputs.remove(0).tensor.dims.unwrap();
+            prop_assert!(matches!(free[0], interface::Dim::Free(_)));
+            // Only constants are added, and only targets of Reshape change.
+            let added = after.node.len() - before.node.len();
+            let mut old = before.node.iter();
+            for node in &after.node {
+                if node.op_type() == "Constant" && node.output.iter().any(|name| name.ends_with("/residual_free_batch")) {
+                    continue;
+                }
+                let old = old.next().unwrap();
+                prop_assert!(node == old || node.op_type() == "Reshape");
+            }
+            prop_assert!(old.next().is_none() && added <= before.node.len());
+        }
+    }
 }

@@ -41,29 +41,45 @@ impl Load<'_> {
     /// # Errors
     /// [`InferError`] if the model cannot be loaded, or its first runs fail.
     pub fn sessions(&self) -> Result<(Contract, Vec<Session>), InferError> {
+        let source = Graph::Source(self.source);
         let mut contract = Contract { signature: self.signature.clone(), batch: BatchSupport::Free };
-        let first = self.session(Graph::Source(self.source), &contract)?;
-        let Some(images) = self.signature.fixed_batch else {
-            return self.settled(contract, first, Graph::Source(self.source));
+        let mut first = self.session(source, &contract)?;
+        let (images, cause) = match self.signature.fixed_batch {
+            Some(images) => (images, "the file fixes its batch".to_owned()),
+            None => match self.first_batch(&contract, &mut first)? {
+                Ok(()) => return self.settled(contract, first, source),
+                Err(cause) => (1, format!("the file says that its batch is free, and two images fail: {cause}")),
+            },
         };
         contract.batch = BatchSupport::Fixed { images, why: String::new() };
-        let mut first = first;
         let why = match self.free(images, &contract, &mut first) {
             Ok((bytes, session)) => {
-                tracing::info!(
-                    model = self.model,
-                    from = images,
-                    "the file fixes its batch; made free, proven by runs"
-                );
+                tracing::info!(model = self.model, images, cause, "the batch was made free, and runs have proven it");
                 contract.batch = BatchSupport::Freed { from: images };
                 drop(first);
                 return self.settled(contract, session, Graph::Edited { bytes: &bytes, folder: self.folder() });
             }
             Err(why) => why,
         };
-        tracing::info!(model = self.model, images, why, "the file fixes its batch, and it stays so");
+        tracing::info!(model = self.model, images, cause, why, "the batch stays as it is");
         contract.batch = BatchSupport::Fixed { images, why };
-        self.settled(contract, first, Graph::Source(self.source))
+        self.settled(contract, first, source)
+    }
+
+    /// Runs one image and then two, where the file says that any number will do. The outer error is that of one image.
+    fn first_batch(&self, contract: &Contract, session: &mut Session) -> Result<Result<(), InferError>, InferError> {
+        if self.images_max == 1 {
+            return Ok(Ok(()));
+        }
+        let form = contract.batch_form(self.sample, 2);
+        let mut batch = Batch::new(form);
+        for sample in &samples(form) {
+            batch.push(sample);
+            if let Err(error) = session.infer(&batch) {
+                return if batch.len() == 1 { Err(error) } else { Ok(Err(error)) };
+            }
+        }
+        Ok(Ok(()))
     }
 
     fn session(&self, graph: Graph<'_>, contract: &Contract) -> Result<Session, InferError> {
@@ -112,7 +128,7 @@ impl Load<'_> {
 
     /// The graph with a free batch and a session of it, or why there is none. `original` is the judge.
     fn free(&self, images: usize, contract: &Contract, original: &mut Session) -> Result<(Vec<u8>, Session), String> {
-        if images >= self.images_max {
+        if (images, self.images_max) == (1, 1) {
             return Err("no larger batch is asked for".to_owned());
         }
         let file = match self.source {
@@ -137,8 +153,8 @@ impl Load<'_> {
         }
     }
 
-    /// Two different samples, in a batch of two and all through the largest batch, get what each gets alone from the
-    /// original.
+    /// Two different samples, alone, in a batch of two and all through the largest batch, get what each gets alone from
+    /// the original.
     fn prove(&self, contract: &Contract, original: &mut Session, freed: &mut Session) -> Result<(), String> {
         let text = |error: InferError| error.to_string();
         let form = contract.batch_form(self.sample, self.images_max);
@@ -150,12 +166,13 @@ impl Load<'_> {
         let tolerance = self.tolerance();
         let scale = alone.iter().flatten().fold(0.0f32, |max, score| max.max(score.abs()));
         let apart = distance(&alone[0], &alone[1]);
-        // Rows that hardly differ cannot show that they were kept apart.
-        if apart <= 10.0 * tolerance * scale {
+        // Rows that hardly differ cannot show that they were kept apart: the mean of two is off by half their distance.
+        if apart <= 4.0 * tolerance * scale {
             return Err("two different samples get the same scores, so that no run can prove anything".to_owned());
         }
-        let mut batch = Batch::new(BatchForm { rows: Rows::UpTo(self.images_max), ..form });
-        for len in [2, self.images_max] {
+        let images_max = self.images_max.max(2);
+        let mut batch = Batch::new(BatchForm { rows: Rows::UpTo(images_max), ..form });
+        for len in [1, 2, images_max] {
             batch.clear();
             (0..len).for_each(|index| batch.push(&samples[index % 2]));
             let together = freed.infer(&batch).map_err(text)?;

@@ -1,5 +1,6 @@
 //! The two tensors of a run: the batch that goes in and the raw scores that come out.
 
+use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 
 use super::InferError;
@@ -83,17 +84,18 @@ impl Batch {
         let (row, layout, len) = (self.len, self.form.layout, self.form.sample.len());
         let at = row * len..(row + 1) * len;
         let source = sample.values();
-        match &mut self.values {
+        match (&mut self.values, layout) {
             // The recipe of a graph that takes bytes yields whole numbers in 0..=255; `as` saturates.
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
-            Buffer::U8(values) => write(source, &mut values[at], layout, |value| value as u8),
-            Buffer::F16(values) => write(source, &mut values[at], layout, f16::from_f32),
-            Buffer::Bf16(values) => write(source, &mut values[at], layout, bf16::from_f32),
-            Buffer::F32(values) => match layout {
-                TensorLayout::Nchw => values[at].copy_from_slice(source),
-                TensorLayout::Nhwc => write(source, &mut values[at], layout, |value| value),
-            },
-            Buffer::F64(values) => write(source, &mut values[at], layout, f64::from),
+            (Buffer::U8(values), _) => write(source, &mut values[at], layout, |value| value as u8),
+            // By whole slices: the processor converts eight at a time.
+            (Buffer::F16(values), TensorLayout::Nchw) => values[at].convert_from_f32_slice(source),
+            (Buffer::Bf16(values), TensorLayout::Nchw) => values[at].convert_from_f32_slice(source),
+            (Buffer::F32(values), TensorLayout::Nchw) => values[at].copy_from_slice(source),
+            (Buffer::F16(values), TensorLayout::Nhwc) => write(source, &mut values[at], layout, f16::from_f32),
+            (Buffer::Bf16(values), TensorLayout::Nhwc) => write(source, &mut values[at], layout, bf16::from_f32),
+            (Buffer::F32(values), TensorLayout::Nhwc) => write(source, &mut values[at], layout, |value| value),
+            (Buffer::F64(values), _) => write(source, &mut values[at], layout, f64::from),
         }
         self.len += 1;
     }
@@ -193,7 +195,7 @@ impl RawScores {
             [first, rest @ ..] => is(*first, rows) && is_row(rest),
             [] => false,
         };
-        if !fits || values.len() != rows * width {
+        if !fits || Some(values.len()) != rows.checked_mul(width) {
             return Err(InferError::Shape { found: shape.to_vec(), rows, width });
         }
         Ok(Self { width, values })
