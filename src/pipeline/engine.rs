@@ -10,15 +10,15 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::batch::{self, Answer, BatchError, BatchLimits, Job, Place, Queue};
+use super::batch::{self, Answer, Answering, BatchError, BatchLimits, Job, Place, Queue};
 use super::error::ClassifyError;
 use super::infer::{
-    Batch, Contract, Environment, Expected, Infer as _, InferError, Layout, ModelSource, Provider, Session,
-    SessionOptions,
+    Batch, BatchForm, Contract, Element, Environment, Infer as _, InferError, Layout, Load, ModelSource, Provider,
+    Session, SessionOptions, Signature,
 };
 use super::postprocess::Labels;
 use super::prepare::PreparePool;
-use super::preprocess::Recipe;
+use super::preprocess::{Recipe, RecipeSteps};
 use super::types::{Sample, SampleShape};
 use crate::telemetry::ModelMetrics;
 
@@ -31,6 +31,8 @@ pub struct ModelSpec {
     pub version: String,
     /// The ONNX bytes.
     pub source: ModelSource,
+    /// What the graph takes and returns.
+    pub signature: Signature,
     /// Where the model comes from, for people: `built in`, or a path.
     pub origin: String,
     /// sha256 of the ONNX file, lower-case hex.
@@ -104,20 +106,34 @@ impl Engine {
     /// Loads the model into one session a worker, runs each once with a single image and once with a full batch, and
     /// returns when all are warm. Blocks; call it where blocking is allowed.
     ///
+    /// A graph that takes bytes normalises pixels itself, so of such a model's recipe only the geometry is kept: rescale,
+    /// mean and std become those that change nothing.
+    ///
     /// # Errors
     /// [`InferError`] if the provider or the model cannot be used, or the warm-up run fails.
     pub fn start(
         environment: &Environment,
-        spec: ModelSpec,
+        mut spec: ModelSpec,
         mut options: EngineOptions,
         pool: PreparePool,
         metrics: ModelMetrics,
     ) -> Result<Self, InferError> {
-        let spec = Arc::new(spec);
-        let (contract, sessions) = load_sessions(environment, &spec, options)?;
-        if let Some(images_max) = contract.batch_images_max {
-            options.batch.images_max = options.batch.images_max.min(images_max);
+        if spec.signature.input.element == Element::U8 {
+            spec.recipe = pixels_as_they_are(&spec.recipe);
         }
+        let spec = Arc::new(spec);
+        let (contract, sessions) = Load {
+            environment,
+            model: &spec.name,
+            source: &spec.source,
+            signature: &spec.signature,
+            sample: spec.sample_shape,
+            options: SessionOptions { provider: options.provider, intra_op_threads: options.layout.intra_op_threads },
+            images_max: options.batch.images_max,
+            workers: options.layout.workers,
+        }
+        .sessions()?;
+        options.batch.images_max = contract.images_max(options.batch.images_max);
         let queue = Arc::new(Queue::new(options.queue_images_max, options.batch));
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
         let mut engine = Self { spec, contract, options, pool, queue, metrics, workers: Vec::new() };
@@ -137,10 +153,15 @@ impl Engine {
     fn start_worker(&mut self, index: usize, session: Session, warm: Sender<Warmed>) -> Result<(), InferError> {
         let (queue, spec, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.spec), self.metrics.clone());
         let images_max = self.options.batch.images_max;
+        let form = self.contract.batch_form(self.spec.sample_shape, images_max);
+        let reading = self.contract.signature.output.reading();
         // Joined when the engine is dropped; the closed queue is its stop.
         let worker = std::thread::Builder::new()
             .name(format!("infer-{index}"))
-            .spawn(move || run_worker(session, &queue, &spec, images_max, &metrics, warm))
+            .spawn(move || {
+                let answering = Answering { reading, labels: &spec.labels };
+                run_worker(session, &queue, form, images_max, answering, &metrics, warm);
+            })
             .map_err(|error| InferError::Model {
                 model: self.spec.name.clone(),
                 cause: format!("start a thread: {error}"),
@@ -248,70 +269,39 @@ impl Drop for Engine {
     }
 }
 
-/// One session a worker, each loaded and checked. The first is loaded alone, so that a bad model fails once.
-fn load_sessions(
-    environment: &Environment,
-    spec: &ModelSpec,
-    options: EngineOptions,
-) -> Result<(Contract, Vec<Session>), InferError> {
-    let session_options =
-        SessionOptions { provider: options.provider, intra_op_threads: options.layout.intra_op_threads };
-    let expected = Expected { sample: spec.sample_shape, classes: spec.labels.len() };
-    let load = || Session::load(environment, &spec.name, &spec.source, expected, session_options);
-    let first = load()?;
-    let contract = first.contract().clone();
-    let mut sessions = vec![first];
-    for _ in 1..options.layout.workers {
-        sessions.push(load()?);
-    }
-    Ok((contract, sessions))
+/// The same geometry, and every pixel value as it is.
+fn pixels_as_they_are(recipe: &Recipe) -> Recipe {
+    let steps = RecipeSteps { rescale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..recipe.steps().clone() };
+    Recipe::new(steps).expect("the geometry was checked before, and these numbers are valid")
 }
 
 fn run_worker(
     mut session: Session,
     queue: &Queue<Job>,
-    spec: &ModelSpec,
-    batch_images_max: usize,
+    form: BatchForm,
+    images_max: usize,
+    answering: Answering<'_>,
     metrics: &ModelMetrics,
     warm: Sender<Warmed>,
 ) {
-    let mut batch = Batch::new(spec.sample_shape, batch_images_max);
-    let result = warm_up(&mut session, &mut batch, &spec.name, spec.sample_shape, batch_images_max);
+    let mut batch = Batch::new(form);
+    let result = warm_up(&mut session, &mut batch, form.sample, images_max);
     let failed = result.is_err();
     // The engine may have given up already; then the queue is closed and this thread ends below.
     let _ = warm.send(result);
     drop(warm);
     if !failed {
-        batch::work(queue, &mut session, batch, &spec.labels, metrics);
+        batch::work(queue, &mut session, batch, answering, metrics);
     }
 }
 
 /// Runs a single image and a full batch, so that the first request pays for no allocation and no kernel choice.
-fn warm_up(
-    session: &mut Session,
-    batch: &mut Batch,
-    model: &str,
-    shape: SampleShape,
-    batch_images_max: usize,
-) -> Result<(), InferError> {
+fn warm_up(session: &mut Session, batch: &mut Batch, shape: SampleShape, images_max: usize) -> Warmed {
     let sample = Sample::new(shape, vec![0.0; shape.len()]);
-    for len in [1, batch_images_max] {
+    for len in [1, images_max] {
         batch.clear();
         (0..len).for_each(|_| batch.push(&sample));
-        let logits = session.infer(batch)?;
-        if is_probabilities(logits.row(0)?) {
-            return Err(InferError::Contract {
-                model: model.to_owned(),
-                found: "an output of probabilities (its warm-up scores are not negative and sum to 1)".to_owned(),
-                expected: "logits: export it without the final softmax".to_owned(),
-            });
-        }
+        session.infer(batch)?.row(0)?;
     }
     Ok(())
-}
-
-/// A graph that ends in softmax would get it twice, which leaves the classes right and every score wrong. Logits that look
-/// like this by chance do not exist: of n free numbers, none negative and their sum 1 within rounding.
-fn is_probabilities(row: &[f32]) -> bool {
-    row.len() > 1 && row.iter().all(|&score| score >= 0.0) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3
 }

@@ -132,7 +132,8 @@ impl Sample {
 /// One class with its score.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
-    /// Row of the class in the model's output, from 0. Labels may repeat; the index does not.
+    /// Number of the class in the model's output, from 0; a background before the classes does not count. Labels may
+    /// repeat; the index does not.
     pub index: usize,
     /// Name of the class.
     pub label: Arc<str>,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::labels::LabelsSetting;
 use super::places::Files;
+use super::signature::{InputOverrides, OutputOverrides, SignatureOverrides};
 use super::{ZooError, read};
 
 /// Beside a directory's model; beside a lone file `NAME.residual.toml` comes first.
@@ -16,6 +17,7 @@ const FILE: &str = "residual.toml";
 pub(super) struct Manifest {
     pub(super) path: PathBuf,
     pub(super) labels: Option<LabelsSetting>,
+    pub(super) signature: SignatureOverrides,
 }
 
 /// The keys, as they are written.
@@ -23,6 +25,10 @@ pub(super) struct Manifest {
 #[serde(deny_unknown_fields)]
 struct Keys {
     labels: Option<LabelsSetting>,
+    #[serde(default)]
+    input: InputOverrides,
+    #[serde(default)]
+    output: OutputOverrides,
 }
 
 /// Reads the manifest of a model, if it has one.
@@ -38,7 +44,7 @@ pub(super) fn open(files: &Files) -> Result<Option<Manifest>, ZooError> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ZooError> {
-    let Keys { labels } = toml::from_slice(bytes)
+    let Keys { labels, input, output } = toml::from_slice(bytes)
         .map_err(|cause| ZooError::Manifest { path: path.to_owned(), cause: Box::new(cause) })?;
-    Ok(Manifest { path: path.to_owned(), labels })
+    Ok(Manifest { path: path.to_owned(), labels, signature: SignatureOverrides { input, output } })
 }

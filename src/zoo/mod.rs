@@ -9,6 +9,7 @@ mod imagenet;
 mod labels;
 mod manifest;
 mod places;
+pub mod signature;
 mod version;
 
 use std::path::{Path, PathBuf};
@@ -19,11 +20,12 @@ pub use labels::LabelSource;
 pub use places::{Files, Fingerprint, Found, Listing, Place, Wanted, find, fingerprint};
 pub use version::Version;
 
+use crate::graph::{GraphError, OnnxFile, check_external, interface};
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
 use crate::pipeline::preprocess::RecipeError;
 use config_json::ConfigJson;
-use manifest::Manifest;
+use signature::{Known, SignatureError};
 
 /// The word in `--model` that means the model inside the binary.
 pub const BUILTIN: &str = "builtin";
@@ -144,6 +146,17 @@ pub enum ZooError {
         /// Which number.
         cause: RecipeError,
     },
+    /// The model's file is no ONNX file that is served, or its weights are missing.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The graph takes or returns something else than an image classifier.
+    #[error("serve model {}: {cause}", path.display())]
+    Signature {
+        /// The file.
+        path: PathBuf,
+        /// What it takes or returns.
+        cause: SignatureError,
+    },
     /// Names and classes do not match.
     #[error(
         "{} names {labels} classes, but the model {model} has {classes}; give one name for each, in the order of its \
@@ -172,31 +185,32 @@ fn file_names(paths: &[PathBuf]) -> String {
 /// [`ZooError`].
 pub fn open(found: &Found) -> Result<ModelSpec, ZooError> {
     let Files::Disk { model, .. } = &found.files else { return builtin::open(found) };
-    let sha256 = sha256_of_file(model).map_err(|cause| ZooError::Read { path: model.clone(), cause })?;
+    let file = OnnxFile::open(model)?;
+    check_external(model, &file.model)?;
+    let sha256 = hex(&Sha256::digest(&file.bytes));
     let manifest = manifest::open(&found.files)?;
     let config = match found.files.side(&[CONFIG_FILE]) {
         Some(path) => Some((ConfigJson::parse(&path, &read(&path)?)?, path)),
         None => None,
     };
-    if let Some((config, path)) = &config
-        && config.is_multi_label(path)?
-    {
-        return Err(ZooError::Value {
-            path: path.clone(),
-            found: "a model for several labels at once".to_owned(),
-            expected: "\"single_label_classification\"".to_owned(),
-        });
-    }
-    let setting = manifest.as_ref().and_then(|Manifest { path, labels }| Some((path.as_path(), labels.as_ref()?)));
-    let known = labels::known(&found.files, setting, config.as_ref().map(|(config, path)| (path.as_path(), config)))?;
-    let classes = known.as_ref().map_or(1000, |known| known.names.len());
-    let (labels, label_source) = labels::complete(known, classes, &found.name)?;
+    let multi_label = match &config {
+        Some((config, path)) => config.is_multi_label(path)?,
+        None => false,
+    };
+    let setting = manifest.as_ref().and_then(|manifest| Some((manifest.path.as_path(), manifest.labels.as_ref()?)));
+    let labels = labels::known(&found.files, setting, config.as_ref().map(|(config, path)| (path.as_path(), config)))?;
     let path = found.files.side(&[PREPROCESSOR_FILE]).unwrap_or_else(|| model.with_file_name(PREPROCESSOR_FILE));
     let (recipe, sample_shape) = huggingface::recipe(&path, &read(&path)?)?;
+    let known = Known { sample: sample_shape, labels: labels.as_ref().map(|labels| labels.names.len()), multi_label };
+    let overrides = manifest.map(|manifest| manifest.signature).unwrap_or_default();
+    let signature = signature::signature(&interface(&file.model), known, &overrides)
+        .map_err(|cause| ZooError::Signature { path: model.clone(), cause })?;
+    let (labels, label_source) = labels::complete(labels, signature.output.classes, &found.name)?;
     Ok(ModelSpec {
         name: found.name.clone(),
         version: found.version.to_string(),
         source: ModelSource::File(model.clone()),
+        signature,
         origin: places::origin(&found.files),
         sha256,
         recipe,
@@ -215,26 +229,6 @@ fn read(path: &Path) -> Result<Vec<u8>, ZooError> {
         return Err(ZooError::TooLarge { path: path.to_owned(), bytes });
     }
     std::fs::read(path).map_err(failed)
-}
-
-fn sha256_of_file(path: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut std::fs::File::open(path)?, &mut HashWriter(&mut hasher))?;
-    Ok(hex(&hasher.finalize()))
-}
-
-/// Feeds a hasher from `io::copy`, so that a model of any size is read in small pieces.
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl std::io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -272,6 +266,8 @@ mod tests {
         let text = |model: &str| open_one(model).unwrap_err().to_string();
         assert!(text(&format!("{path}/none")).ends_with("give a model file or directory, or `--model builtin`"));
         std::fs::write(folder.path().join("model.onnx"), b"x").unwrap();
+        assert!(text(&path).starts_with(&format!("read {path}/model.onnx: ")));
+        std::fs::write(folder.path().join("model.onnx"), builtin::MODEL).unwrap();
         std::fs::write(folder.path().join("config.json"), b"{\"id2label\": 3}").unwrap();
         assert!(text(&path).starts_with(&format!("read {path}/config.json: invalid type")));
         std::fs::write(folder.path().join("residual.toml"), b"lables = \"x\"").unwrap();

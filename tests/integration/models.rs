@@ -1,8 +1,12 @@
 //! Model directories, with graphs so small that anyone can tell the right answer (`tests/models/make.py`).
 
+use std::path::Path;
 use std::time::Instant;
 
+use prost::Message as _;
 use reqwest::multipart::{Form, Part};
+use residual::graph::proto::ModelProto;
+use serde_json::{Value, json};
 
 use crate::support::{TestServer, root, send, solid_png};
 
@@ -24,21 +28,120 @@ async fn a_directory_is_served_by_its_own_name_labels_and_recipe() {
     assert!((red.json["predictions"][0]["score"].as_f64().unwrap() - expected).abs() < 1e-6, "{}", red.json);
 }
 
+/// What ONNX Runtime's own Python package answers, beside each model.
+fn expected() -> Value {
+    serde_json::from_slice(&std::fs::read(root().join("tests/models/expected.json")).unwrap()).unwrap()
+}
+
+/// Every model of `tests/models/make.py` that can be served: NHWC, f16 and u8 inputs, softmax inside, several outputs,
+/// fixed batches.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_output_that_fits_the_labels_is_the_one() {
-    let server = TestServer::start(&["--model", &model("two-outputs")]).await;
-    assert_eq!(server.classify(solid_png(4, 4, [0, 255, 0])).await.label(), "green");
-    assert_eq!(server.get("/api/v1/models/two-outputs").await.json["contract"]["output"], "logits");
+async fn every_model_answers_what_onnx_runtime_in_python_does() {
+    let expected = expected();
+    for (name, colours) in expected.as_object().unwrap() {
+        let flags = ["--model", &model(name), "--workers", "1", "--batch-images-max", "6", "--batch-delay", "20ms"];
+        let server = TestServer::start(&flags).await;
+        let colours = colours.as_array().unwrap();
+        let picture = |colour: &Value| {
+            let rgb = [0, 1, 2].map(|channel| u8::try_from(colour["rgb"][channel].as_u64().unwrap()).unwrap());
+            solid_png(4, 4, rgb)
+        };
+        for colour in colours {
+            let answer = server.classify(picture(colour)).await;
+            assert_predictions(name, &answer.json["predictions"], &colour["predictions"]);
+        }
+        // Together, so that they share a batch where the model takes one.
+        let form = colours.iter().enumerate().fold(Form::new(), |form, (index, colour)| {
+            form.part(index.to_string(), Part::bytes(picture(colour)).file_name("x.png"))
+        });
+        let answer = send(server.post("/api/v1/classify").multipart(form)).await;
+        for (colour, result) in colours.iter().zip(answer.json["results"].as_array().unwrap()) {
+            assert_predictions(name, &result["predictions"], &colour["predictions"]);
+        }
+    }
+}
+
+/// `expected`: `[[index, score], ...]`, best first; where scores are equal the order may differ.
+fn assert_predictions(model: &str, found: &Value, expected: &Value) {
+    // Half precision rounds scores to 2^-11; else ONNX Runtime computes both.
+    let tolerance = if model == "half" { 1e-3 } else { 1e-5 };
+    let (found, expected) = (found.as_array().unwrap(), expected.as_array().unwrap());
+    assert_eq!(found.len(), expected.len(), "{model}: {found:?}");
+    for (place, expected) in expected.iter().enumerate() {
+        let score = expected[1].as_f64().unwrap();
+        let off = |prediction: &Value| (prediction["score"].as_f64().unwrap() - score).abs();
+        assert!(off(&found[place]) < tolerance, "{model}: {found:?}, expected {expected} in place {place}");
+        let same = found.iter().find(|prediction| prediction["index"] == expected[0]);
+        // The last place may have gone to another class of the same score.
+        assert!(same.map_or(place + 1 == found.len(), |same| off(same) < tolerance), "{model}: {found:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_the_graph_fixes_to_one_is_served_one_by_one() {
-    let server = TestServer::start(&["--model", &model("fixed-batch"), "--workers", "1"]).await;
-    let (red, blue) =
-        tokio::join!(server.classify(solid_png(4, 4, [255, 0, 0])), server.classify(solid_png(4, 4, [0, 0, 255])),);
-    assert_eq!((red.label(), blue.label()), ("red", "blue"));
-    let details = server.get("/api/v1/models/fixed-batch").await;
-    assert_eq!(details.json["execution"]["batch_images_max"], 1);
+async fn the_contract_says_how_a_graph_is_fed_and_read() {
+    for (name, pointer, expected) in [
+        ("colours", "/contract/input/layout", json!("nchw")),
+        ("colours", "/contract/batch", json!({"kind": "free"})),
+        (
+            "nhwc",
+            "/contract/input",
+            json!({"name": "image", "shape": [-1, 4, 4, 3], "layout": "nhwc", "element": "f32"}),
+        ),
+        ("nhwc-open", "/contract/input/layout", json!("nhwc")),
+        ("half", "/contract/input/element", json!("f16")),
+        ("half", "/contract/output/element", json!("f16")),
+        ("bytes", "/contract/input/element", json!("u8")),
+        ("bytes", "/recipe/rescale", json!(1.0)),
+        ("bytes", "/recipe/mean", json!([0.0, 0.0, 0.0])),
+        ("old-ir", "/contract/input/name", json!("image")),
+        ("softmax", "/contract/output/scores", json!("probabilities")),
+        ("softmax", "/contract/output/scores_source", json!("graph")),
+        ("log-softmax", "/contract/output/scores", json!("log_probabilities")),
+        ("sigmoid", "/contract/output/scores", json!("multi_label_probabilities")),
+        ("multi-label", "/contract/output/scores", json!("multi_label_logits")),
+        ("multi-label", "/contract/output/scores_source", json!("setting")),
+        ("decomposed-softmax", "/contract/output/scores", json!("probabilities")),
+        ("decomposed-softmax", "/contract/output/scores_source", json!("run")),
+        ("two-outputs", "/contract/output/name", json!("logits")),
+        ("features-beside-logits", "/contract/output/name", json!("logits")),
+        ("softmax-beside-logits", "/contract/output/name", json!("logits")),
+        ("background", "/contract/output/name", json!("softmax_tensor:0")),
+        ("background", "/contract/output/background", json!(true)),
+        ("background", "/contract/output/classes", json!(1000)),
+        ("fixed-batch", "/contract/batch", json!({"kind": "freed", "from": 1})),
+        ("fixed-batch", "/execution/batch_images_max", json!(6)),
+        ("fixed-batch-reshape", "/contract/batch", json!({"kind": "freed", "from": 1})),
+        ("fixed-batch-external", "/contract/batch", json!({"kind": "freed", "from": 1})),
+        ("fixed-batch-4", "/contract/batch", json!({"kind": "freed", "from": 4})),
+        ("traced-batch", "/contract/batch", json!({"kind": "freed", "from": 1})),
+        ("traced-batch-baked", "/execution/batch_images_max", json!(1)),
+        ("fixed-batch-baked", "/execution/batch_images_max", json!(1)),
+        ("fixed-batch-4-baked", "/execution/batch_images_max", json!(4)),
+        ("fixed-batch-mixed", "/execution/batch_images_max", json!(1)),
+    ] {
+        let server = TestServer::start(&["--model", &model(name), "--workers", "1", "--batch-images-max", "6"]).await;
+        let details = server.get(&format!("/api/v1/models/{name}")).await;
+        assert_eq!(details.json.pointer(pointer), Some(&expected), "{name}: {}", details.json);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_made_free_says_why() {
+    for (name, images, why) in [
+        ("fixed-batch-baked", 1, "joins the images with a constant of a fixed batch"),
+        ("traced-batch-baked", 1, "joins the images with a constant of a fixed batch"),
+        ("fixed-batch-4-baked", 4, "joins the images with a constant of a fixed batch"),
+        ("fixed-batch-mixed", 1, "in a batch of 2, scores of image 0 are"),
+    ] {
+        let server = TestServer::start(&["--model", &model(name), "--workers", "1", "--batch-images-max", "6"]).await;
+        let batch = &server.get(&format!("/api/v1/models/{name}")).await.json["contract"]["batch"];
+        assert_eq!(
+            (batch["kind"].as_str(), batch["images"].as_i64()),
+            (Some("fixed"), Some(images)),
+            "{name}: {batch}"
+        );
+        assert!(batch["why"].as_str().unwrap().contains(why), "{name}: {batch}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,12 +172,33 @@ async fn models_that_would_be_served_wrong_are_refused_at_the_start() {
     }
     std::fs::write(labels.path().join("config.json"), r#"{"id2label":{"0":"a","1":"b"}}"#).unwrap();
     for (model, expected) in [
-        (model("softmax"), "probabilities"),
-        (broken, "load model"),
+        (model("softmax-of-the-batch"), "Softmax over axis 0"),
+        (model("two-heads"), "choose one with name = under [output] in residual.toml"),
+        (model("gray"), "grey images"),
+        (broken, "Git LFS pointer"),
         (labels.path().to_str().unwrap().to_owned(), "one score for each label"),
+        (climbing_weights(folder.path()), "../model.onnx.data"),
     ] {
         let server = residual::serve::Server::bind(&crate::support::settings(&["--model", &model])).await.unwrap();
         let error = format!("{:#}", server.load(Instant::now()).await.unwrap_err());
         assert!(error.contains(expected), "{model}: {error}");
     }
+}
+
+/// A model whose weights lie outside its directory, where the file to read is really there.
+fn climbing_weights(folder: &Path) -> String {
+    let (source, target) = (root().join("tests/models/fixed-batch-external"), folder.join("climbing"));
+    std::fs::create_dir(&target).unwrap();
+    for file in ["config.json", "preprocessor_config.json"] {
+        std::fs::copy(source.join(file), target.join(file)).unwrap();
+    }
+    std::fs::copy(source.join("model.onnx.data"), folder.join("model.onnx.data")).unwrap();
+    let mut file = ModelProto::decode(&std::fs::read(source.join("model.onnx")).unwrap()[..]).unwrap();
+    let outside =
+        file.graph.iter_mut().flat_map(|graph| &mut graph.initializer).flat_map(|tensor| &mut tensor.external_data);
+    outside
+        .filter(|entry| entry.key() == "location")
+        .for_each(|entry| entry.value = Some("../model.onnx.data".to_owned()));
+    std::fs::write(target.join("model.onnx"), file.encode_to_vec()).unwrap();
+    target.to_str().unwrap().to_owned()
 }

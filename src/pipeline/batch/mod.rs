@@ -9,7 +9,7 @@ mod worker;
 
 pub use decide::{BatchLimits, Decision, decide};
 pub use queue::{Place, Queue, Taken, Waiting};
-pub use worker::{Answer, Job, Scored, work};
+pub use worker::{Answer, Answering, Job, Scored, work};
 
 /// Why an image got no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::BatchError;
 use super::queue::{Queue, Taken, Waiting};
 use crate::pipeline::error::ClassifyError;
-use crate::pipeline::infer::{Batch, Infer, InferError};
+use crate::pipeline::infer::{Batch, Infer, InferError, Reading};
 use crate::pipeline::postprocess::{self, Labels};
 use crate::pipeline::types::{Classification, ImageInfo, Sample};
 use crate::telemetry::{ModelMetrics, Stage, StageTimes};
@@ -54,16 +54,31 @@ impl Waiting for Job {
     }
 }
 
+/// How a worker turns a row of scores into an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Answering<'a> {
+    /// What the scores mean.
+    pub reading: Reading,
+    /// The classes' names.
+    pub labels: &'a Labels,
+}
+
 /// Serves `queue` with `model` until the queue is closed and empty. `batch` is this worker's buffer, reused for every
 /// batch.
-pub fn work(queue: &Queue<Job>, model: &mut dyn Infer, mut batch: Batch, labels: &Labels, metrics: &ModelMetrics) {
+pub fn work(
+    queue: &Queue<Job>,
+    model: &mut dyn Infer,
+    mut batch: Batch,
+    answering: Answering<'_>,
+    metrics: &ModelMetrics,
+) {
     let mut taken = Taken::default();
     while queue.take(&mut taken) {
         for job in taken.late.drain(..) {
             reply(job.reply, Err(BatchError::Late.into()));
         }
         if !taken.batch.is_empty() {
-            run(&mut taken.batch, model, &mut batch, labels, metrics);
+            run(&mut taken.batch, model, &mut batch, answering, metrics);
         }
     }
 }
@@ -72,7 +87,7 @@ fn run(
     jobs: &mut Vec<(Job, Duration)>,
     model: &mut dyn Infer,
     batch: &mut Batch,
-    labels: &Labels,
+    Answering { reading, labels }: Answering<'_>,
     metrics: &ModelMetrics,
 ) {
     batch.clear();
@@ -85,8 +100,8 @@ fn run(
     // A panic in the runtime's binding must cost one batch, not the worker and with it the whole model.
     let result = catch_unwind(AssertUnwindSafe(|| model.infer(batch))).unwrap_or(Err(InferError::Panicked));
     let infer = started.elapsed();
-    let logits = match result {
-        Ok(logits) => logits,
+    let scores = match result {
+        Ok(scores) => scores,
         Err(error) => {
             // Each caller logs it under its own request id.
             for (job, _) in jobs.drain(..) {
@@ -98,8 +113,8 @@ fn run(
     for (index, (job, queued)) in jobs.drain(..).enumerate() {
         let Job { top_k, image, mut times, reply: caller, .. } = job;
         let started = Instant::now();
-        let answer = logits.row(index).map(|row| {
-            let classification = postprocess::classify(row, labels, top_k);
+        let answer = scores.row(index).map(|row| {
+            let classification = postprocess::classify(row, reading, labels, top_k);
             times.set(Stage::Queue, queued);
             times.set(Stage::Infer, infer);
             times.set(Stage::Postprocess, started.elapsed());

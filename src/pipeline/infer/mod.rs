@@ -1,27 +1,35 @@
-//! Batches -> logits, through ONNX Runtime. The only folder that names `ort`.
+//! Batches -> raw scores, through ONNX Runtime. The only folder that names `ort`.
 //!
-//! A session belongs to one worker thread. What a model's file promises is read once into a [`Contract`]; what a run
-//! returns is checked against it, so that a NaN or a wrong shape is an error and never an answer.
+//! A session belongs to one worker thread. What a model's [`Signature`] promises is settled once, by runs where the file
+//! leaves it open, into a [`Contract`]; what a run returns is checked against it, so that a NaN or a wrong shape is an
+//! error and never an answer.
 
 mod environment;
 mod layout;
+mod load;
 mod provider;
 mod session;
+mod signature;
 mod tensors;
 
 pub use environment::Environment;
 pub use layout::{Layout, LayoutRequest, layout};
+pub use load::Load;
 pub use provider::{Provider, ProviderChoice};
-pub use session::{Contract, Expected, ModelSource, Session, SessionOptions};
-pub use tensors::{Batch, Logits};
+pub use session::{ModelSource, Session, SessionOptions};
+pub use signature::{
+    BatchForm, BatchSupport, Contract, Element, InputSignature, OutputSignature, Reading, Rows, Scores, ScoresSource,
+    Signature, TensorLayout,
+};
+pub use tensors::{Batch, RawScores, Values};
 
-/// Computes logits for a batch. Implemented by [`Session`], and by fakes in the batcher's tests.
+/// Computes the scores of a batch. Implemented by [`Session`], and by fakes in the batcher's tests.
 pub trait Infer {
-    /// Logits `[batch.len(), classes]`.
+    /// One row for each of [`Batch::rows`].
     ///
     /// # Errors
     /// If the run fails or returns anything but that shape.
-    fn infer(&mut self, batch: &Batch) -> Result<Logits, InferError>;
+    fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError>;
 }
 
 /// Why a model cannot be loaded or a batch cannot be computed.
@@ -61,7 +69,7 @@ pub enum InferError {
         /// What the runtime said.
         cause: String,
     },
-    /// The graph's inputs or outputs are not those of an image classifier that is supported.
+    /// The graph's inputs or outputs are not those that its file declares.
     #[error("model {model} has {found}; expected {expected}")]
     Contract {
         /// Name or path of the model.
@@ -80,17 +88,17 @@ pub enum InferError {
         cause: String,
     },
     /// The output has another shape than the graph promised.
-    #[error("the model returned shape {found:?} for a batch of {batch_len}; expected [{batch_len}, {classes}]")]
+    #[error("the model returned shape {found:?} for a batch of {rows}; expected [{rows}, {width}]")]
     Shape {
         /// The shape returned.
         found: Vec<i64>,
-        /// Images in the batch.
-        batch_len: usize,
-        /// Classes of the model.
-        classes: usize,
+        /// Images in the run.
+        rows: usize,
+        /// Scores of one image.
+        width: usize,
     },
-    /// A logit is NaN or infinite.
-    #[error("the model returned {value} for class {class}; every logit must be finite")]
+    /// A score is NaN or infinite.
+    #[error("the model returned {value} for class {class}; every score must be finite")]
     NotFinite {
         /// Index of the class.
         class: usize,

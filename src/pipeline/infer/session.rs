@@ -1,14 +1,16 @@
 //! One ONNX Runtime session, owned by one worker thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use half::{bf16, f16};
+use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
-use serde::Serialize;
+use ort::value::{DynValue, Outlet, PrimitiveTensorElementType, Shape, TensorRef};
 
-use super::{Batch, Environment, Infer, InferError, Logits, Provider};
-use crate::pipeline::types::SampleShape;
+use super::signature::{Element, Scores, Signature};
+use super::tensors::Values;
+use super::{Batch, Environment, Infer, InferError, Provider, RawScores};
 
 /// Where a model's ONNX bytes are.
 #[derive(Debug, Clone)]
@@ -28,66 +30,62 @@ pub struct SessionOptions {
     pub intra_op_threads: usize,
 }
 
-/// What a model's directory promises about its graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected {
-    /// The samples its recipe makes.
-    pub sample: SampleShape,
-    /// The number of its labels.
-    pub classes: usize,
-}
-
-/// What the graph takes and returns, read from the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Contract {
-    /// Name of the input tensor, `[N,3,H,W]` f32.
-    pub input: String,
-    /// Declared input shape; -1 where it is free.
-    pub input_shape: Vec<i64>,
-    /// Name of the output tensor, `[N,classes]` f32.
-    pub output: String,
-    /// Number of classes.
-    pub classes: usize,
-    /// Images a run takes at most, where the graph fixes its batch dimension to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub batch_images_max: Option<usize>,
+/// A graph that a session can be made from.
+#[derive(Clone, Copy)]
+pub(super) enum Graph<'a> {
+    /// As it was published.
+    Source(&'a ModelSource),
+    /// Changed in memory; weights outside the file still lie in `folder`.
+    Edited { bytes: &'a [u8], folder: Option<&'a Path> },
 }
 
 /// A loaded model on one thread.
 #[derive(Debug)]
 pub struct Session {
     ort: ort::session::Session,
-    contract: Contract,
+    signature: Signature,
 }
 
 impl Session {
-    /// Loads `source` and checks that the graph is what is `expected`. `model` names it in errors.
+    /// Loads `graph`. `model` names it in errors.
     ///
     /// # Errors
-    /// [`InferError::Provider`], [`InferError::Model`] or [`InferError::Contract`].
-    pub fn load(
+    /// [`InferError::Provider`], [`InferError::Model`], or [`InferError::Contract`] if the runtime sees other inputs and
+    /// outputs than the file declares.
+    pub(super) fn load(
         environment: &Environment,
         model: &str,
-        source: &ModelSource,
-        expected: Expected,
+        graph: Graph<'_>,
+        signature: &Signature,
         options: SessionOptions,
     ) -> Result<Self, InferError> {
-        let failed = |cause: String| InferError::Model { model: model.to_owned(), cause };
-        let builder = configure(environment, options).map_err(|error| failed(error.to_string()))?;
+        let failed = |cause: ort::Error| InferError::Model { model: model.to_owned(), cause: cause.to_string() };
+        let builder = configure(environment, options).map_err(failed)?;
         let mut builder = options.provider.register(builder, environment)?;
-        let ort = match source {
-            ModelSource::Memory(bytes) => builder.commit_from_memory(bytes),
-            ModelSource::File(path) => builder.commit_from_file(path),
+        let ort = match graph {
+            Graph::Source(ModelSource::Memory(bytes)) => builder.commit_from_memory(bytes),
+            Graph::Source(ModelSource::File(path)) => builder.commit_from_file(path),
+            Graph::Edited { bytes, folder: None } => builder.commit_from_memory(bytes),
+            Graph::Edited { bytes, folder: Some(folder) } => {
+                let key = "session.model_external_initializers_file_folder_path";
+                let located =
+                    builder.with_config_entry(key, folder.to_string_lossy()).map_err(|error| failed(error.into()))?;
+                { located }.commit_from_memory(bytes)
+            }
         }
-        .map_err(|error| failed(error.to_string()))?;
-        let contract = contract(model, ort.inputs(), ort.outputs(), expected)?;
-        Ok(Self { ort, contract })
-    }
-
-    /// What the graph takes and returns.
-    #[must_use]
-    pub fn contract(&self) -> &Contract {
-        &self.contract
+        .map_err(failed)?;
+        let names = |outlets: &[Outlet]| outlets.iter().map(|outlet| outlet.name().to_owned()).collect::<Vec<_>>();
+        let (inputs, outputs) = (names(ort.inputs()), names(ort.outputs()));
+        let (input, output) = (&signature.input.name, &signature.output.name);
+        // The runtime reads the same file; a run by names that it does not know would fail with less to read.
+        if inputs != [input.as_str()] || !outputs.contains(output) {
+            return Err(InferError::Contract {
+                model: model.to_owned(),
+                found: format!("inputs {inputs:?} and outputs {outputs:?} as the runtime loads it"),
+                expected: format!("input {input:?} alone, and output {output:?}"),
+            });
+        }
+        Ok(Self { ort, signature: signature.clone() })
     }
 }
 
@@ -104,69 +102,47 @@ fn configure(environment: &Environment, options: SessionOptions) -> Result<Sessi
 }
 
 impl Infer for Session {
-    fn infer(&mut self, batch: &Batch) -> Result<Logits, InferError> {
+    fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError> {
         let batch_len = batch.len();
         let failed = |cause: ort::Error| InferError::Run { batch_len, cause: cause.to_string() };
-        let input = TensorRef::from_array_view((batch.dimensions(), batch.values())).map_err(failed)?;
-        let outputs = self.ort.run(ort::inputs![self.contract.input.as_str() => input]).map_err(failed)?;
-        // The contract was read from this session's own outputs, so the name is there.
-        let output = &outputs[self.contract.output.as_str()];
-        let (shape, values) = output.try_extract_tensor::<f32>().map_err(failed)?;
-        Logits::new(shape, values.to_vec(), batch_len, self.contract.classes)
+        let input = view(batch).map_err(failed)?;
+        let outputs = self.ort.run(ort::inputs![self.signature.input.name.as_str() => input]).map_err(failed)?;
+        // Checked when the session was made.
+        let output = &outputs[self.signature.output.name.as_str()];
+        let (shape, mut values) = match self.signature.output.element {
+            // `to_vec` copies without looking at the numbers.
+            Element::F32 => output.try_extract_tensor::<f32>().map(|(shape, values)| (shape, values.to_vec())),
+            Element::F16 => read(output, f16::to_f32),
+            Element::Bf16 => read(output, bf16::to_f32),
+            #[expect(clippy::cast_possible_truncation, reason = "scores are reported as f32")]
+            Element::F64 => read(output, |value: f64| value as f32),
+            Element::U8 => read(output, |value: u8| f32::from(value)),
+        }
+        .map_err(failed)?;
+        if self.signature.output.scores == Scores::LogProbabilities {
+            // The logarithm of a probability that is 0, and no failure of the model.
+            values.iter_mut().filter(|value| **value == f32::NEG_INFINITY).for_each(|value| *value = f32::MIN);
+        }
+        RawScores::new(shape, values, batch.rows(), self.signature.output.width())
     }
 }
 
-fn contract(model: &str, inputs: &[Outlet], outputs: &[Outlet], expected: Expected) -> Result<Contract, InferError> {
-    let refuse = |found: String, expected: String| InferError::Contract { model: model.to_owned(), found, expected };
-    let [input] = inputs else {
-        return Err(refuse(format!("{} inputs", inputs.len()), "one image input".to_owned()));
-    };
-    let (height, width) = (i64::from(expected.sample.height), i64::from(expected.sample.width));
-    let expected_input = || format!("f32 [N, 3, {height}, {width}] as its recipe prepares");
-    let input_shape = match tensor(input) {
-        Some((TensorElementType::Float32, shape)) if fits(shape, &[-1, 3, height, width]) => shape.to_vec(),
-        _ => return Err(refuse(format!("input {}", describe(input)), expected_input())),
-    };
-    let batch_images_max = match input_shape[0] {
-        -1 => None,
-        1 => Some(1),
-        n => return Err(refuse(format!("a fixed batch of {n}"), "a free batch dimension, or 1".to_owned())),
-    };
-    // A graph may return features or an ArgMax beside its logits: the labels tell which output is which.
-    let classes = expected.classes;
-    let is_logits = |output: &&Outlet| match tensor(output) {
-        Some((TensorElementType::Float32, &[_, found])) => usize::try_from(found) == Ok(classes),
-        _ => false,
-    };
-    let Some(output) = outputs.iter().find(is_logits) else {
-        let found = outputs.iter().map(describe).collect::<Vec<_>>().join(", ");
-        return Err(refuse(format!("outputs {found}"), format!("f32 [N, {classes}], one score for each label")));
-    };
-    Ok(Contract {
-        input: input.name().to_owned(),
-        input_shape,
-        output: output.name().to_owned(),
-        classes,
-        batch_images_max,
+/// The batch as the runtime sees it, without a copy.
+fn view(batch: &Batch) -> Result<SessionInputValue<'_>, ort::Error> {
+    let shape = batch.dimensions();
+    Ok(match batch.values() {
+        Values::U8(values) => TensorRef::from_array_view((shape, values))?.into(),
+        Values::F16(values) => TensorRef::from_array_view((shape, values))?.into(),
+        Values::Bf16(values) => TensorRef::from_array_view((shape, values))?.into(),
+        Values::F32(values) => TensorRef::from_array_view((shape, values))?.into(),
+        Values::F64(values) => TensorRef::from_array_view((shape, values))?.into(),
     })
 }
 
-fn tensor(outlet: &Outlet) -> Option<(TensorElementType, &[i64])> {
-    match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } => Some((*ty, shape)),
-        ValueType::Sequence(_) | ValueType::Map { .. } | ValueType::Optional(_) => None,
-    }
-}
-
-/// A declared shape can take `wanted`; -1 in either is free.
-fn fits(declared: &[i64], wanted: &[i64]) -> bool {
-    declared.len() == wanted.len()
-        && declared.iter().zip(wanted).all(|(&have, &want)| have == want || have == -1 || want == -1)
-}
-
-fn describe(outlet: &Outlet) -> String {
-    match tensor(outlet) {
-        Some((ty, shape)) => format!("{} {ty} {shape:?}", outlet.name()),
-        None => format!("{} (not a tensor)", outlet.name()),
-    }
+fn read<T: PrimitiveTensorElementType + Copy + 'static>(
+    output: &DynValue,
+    convert: impl Fn(T) -> f32,
+) -> Result<(&Shape, Vec<f32>), ort::Error> {
+    let (shape, values) = output.try_extract_tensor::<T>()?;
+    Ok((shape, values.iter().map(|&value| convert(value)).collect()))
 }

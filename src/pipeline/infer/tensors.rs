@@ -1,26 +1,76 @@
-//! The two tensors of a run: the batch that goes in and the logits that come out.
+//! The two tensors of a run: the batch that goes in and the raw scores that come out.
+
+use half::slice::HalfFloatSliceExt as _;
+use half::{bf16, f16};
 
 use super::InferError;
+use super::signature::{BatchForm, Element, Rows, TensorLayout};
 use crate::pipeline::types::{Sample, SampleShape};
 
-/// Samples side by side: `[N,3,H,W]` f32. One buffer, allocated for the largest batch and reused.
+/// Samples side by side, in the layout and type that the graph takes. One buffer, allocated for the largest batch and
+/// reused.
 #[derive(Debug)]
 pub struct Batch {
-    shape: SampleShape,
-    images_max: usize,
-    values: Vec<f32>,
+    form: BatchForm,
+    len: usize,
+    values: Buffer,
+}
+
+/// The buffer of a batch, in the graph's type.
+#[derive(Debug)]
+enum Buffer {
+    U8(Vec<u8>),
+    F16(Vec<f16>),
+    Bf16(Vec<bf16>),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+/// The values of a batch, row-major.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Values<'a> {
+    /// Bytes.
+    U8(&'a [u8]),
+    /// Half precision.
+    F16(&'a [f16]),
+    /// Upper halves of f32.
+    Bf16(&'a [bf16]),
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Double precision.
+    F64(&'a [f64]),
 }
 
 impl Batch {
-    /// An empty batch with room for `images_max` samples of `shape`.
+    /// An empty batch with room for as many samples as `form` allows.
     #[must_use]
-    pub fn new(shape: SampleShape, images_max: usize) -> Self {
-        Self { shape, images_max, values: Vec::with_capacity(shape.len() * images_max) }
+    pub fn new(form: BatchForm) -> Self {
+        let len = form.sample.len() * form.rows.max();
+        let values = match form.element {
+            Element::U8 => Buffer::U8(vec![0; len]),
+            Element::F16 => Buffer::F16(vec![f16::ZERO; len]),
+            Element::Bf16 => Buffer::Bf16(vec![bf16::ZERO; len]),
+            Element::F32 => Buffer::F32(vec![0.0; len]),
+            Element::F64 => Buffer::F64(vec![0.0; len]),
+        };
+        Self { form, len: 0, values }
     }
 
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
-        self.values.clear();
+        if let Rows::Exactly(_) = self.form.rows {
+            // Nobody reads the rows behind the last sample, but zeros cost the model no denormals and tell nobody
+            // anything.
+            let used = self.len * self.form.sample.len();
+            match &mut self.values {
+                Buffer::U8(values) => values[..used].fill(0),
+                Buffer::F16(values) => values[..used].fill(f16::ZERO),
+                Buffer::Bf16(values) => values[..used].fill(bf16::ZERO),
+                Buffer::F32(values) => values[..used].fill(0.0),
+                Buffer::F64(values) => values[..used].fill(0.0),
+            }
+        }
+        self.len = 0;
     }
 
     /// Appends one sample.
@@ -29,63 +79,135 @@ impl Batch {
     /// If the sample has another shape or the batch is full: the engine prepares every sample for this model, and the
     /// queue hands out at most the limit.
     pub fn push(&mut self, sample: &Sample) {
-        assert_eq!(sample.shape(), self.shape, "samples are prepared for the model they are sent to");
-        assert!(self.len() < self.images_max, "the queue never hands out more than a full batch");
-        self.values.extend_from_slice(sample.values());
+        assert_eq!(sample.shape(), self.form.sample, "samples are prepared for the model they are sent to");
+        assert!(self.len < self.form.rows.max(), "the queue never hands out more than a full batch");
+        let (row, layout, len) = (self.len, self.form.layout, self.form.sample.len());
+        let at = row * len..(row + 1) * len;
+        let source = sample.values();
+        match (&mut self.values, layout) {
+            // The recipe of a graph that takes bytes yields whole numbers in 0..=255; `as` saturates.
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+            (Buffer::U8(values), _) => write(source, &mut values[at], layout, |value| value as u8),
+            // By whole slices: the processor converts eight at a time.
+            (Buffer::F16(values), TensorLayout::Nchw) => values[at].convert_from_f32_slice(source),
+            (Buffer::Bf16(values), TensorLayout::Nchw) => values[at].convert_from_f32_slice(source),
+            (Buffer::F32(values), TensorLayout::Nchw) => values[at].copy_from_slice(source),
+            (Buffer::F16(values), TensorLayout::Nhwc) => write(source, &mut values[at], layout, f16::from_f32),
+            (Buffer::Bf16(values), TensorLayout::Nhwc) => write(source, &mut values[at], layout, bf16::from_f32),
+            (Buffer::F32(values), TensorLayout::Nhwc) => write(source, &mut values[at], layout, |value| value),
+            (Buffer::F64(values), _) => write(source, &mut values[at], layout, f64::from),
+        }
+        self.len += 1;
     }
 
     /// Number of samples.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.values.len() / self.shape.len()
+        self.len
     }
 
     /// No sample yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.len == 0
     }
 
-    /// `[N, 3, H, W]`.
+    /// Images of the run: the samples, and what fills up a fixed batch behind them.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        match self.form.rows {
+            Rows::UpTo(_) => self.len,
+            Rows::Exactly(rows) => rows,
+        }
+    }
+
+    /// `[N,3,H,W]` or `[N,H,W,3]`, N being [`Batch::rows`].
     #[must_use]
     pub fn dimensions(&self) -> [usize; 4] {
-        [self.len(), SampleShape::CHANNELS, self.shape.height as usize, self.shape.width as usize]
+        let (rows, channels) = (self.rows(), SampleShape::CHANNELS);
+        let SampleShape { height, width } = self.form.sample;
+        let (height, width) = (height as usize, width as usize);
+        match self.form.layout {
+            TensorLayout::Nchw => [rows, channels, height, width],
+            TensorLayout::Nhwc => [rows, height, width, channels],
+        }
     }
 
-    /// The values, row-major.
+    /// The values of all rows.
     #[must_use]
-    pub fn values(&self) -> &[f32] {
-        &self.values
+    pub fn values(&self) -> Values<'_> {
+        let len = self.rows() * self.form.sample.len();
+        match &self.values {
+            Buffer::U8(values) => Values::U8(&values[..len]),
+            Buffer::F16(values) => Values::F16(&values[..len]),
+            Buffer::Bf16(values) => Values::Bf16(&values[..len]),
+            Buffer::F32(values) => Values::F32(&values[..len]),
+            Buffer::F64(values) => Values::F64(&values[..len]),
+        }
     }
 }
 
-/// Raw scores of a batch: `[N, classes]` f32. Not probabilities.
+/// source: [3,H,W] f32 -> target: [3,H,W] or [H,W,3]
+fn write<T>(source: &[f32], target: &mut [T], layout: TensorLayout, convert: impl Fn(f32) -> T) {
+    match layout {
+        TensorLayout::Nchw => {
+            for (target, &value) in target.iter_mut().zip(source) {
+                *target = convert(value);
+            }
+        }
+        TensorLayout::Nhwc => {
+            let plane = source.len() / SampleShape::CHANNELS;
+            let (red, rest) = source.split_at(plane);
+            let (green, blue) = rest.split_at(plane);
+            let pixels = target.as_chunks_mut::<{ SampleShape::CHANNELS }>().0;
+            for (pixel, ((&red, &green), &blue)) in pixels.iter_mut().zip(red.iter().zip(green).zip(blue)) {
+                *pixel = [convert(red), convert(green), convert(blue)];
+            }
+        }
+    }
+}
+
+/// What a run returned: one row of values an image, `[rows, width]` f32. What they mean is the signature's to say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Logits {
-    classes: usize,
+pub struct RawScores {
+    width: usize,
     values: Vec<f32>,
 }
 
-impl Logits {
-    /// Takes what a run returned, if it has the shape `[batch_len, classes]`.
+impl RawScores {
+    /// Takes what a run returned, if it is one row of `width` values for each of `rows` images: `[rows, width]`, also
+    /// with further dimensions of size 1, or without the batch dimension where the batch is one.
     ///
     /// # Errors
     /// [`InferError::Shape`] otherwise.
-    pub fn new(shape: &[i64], values: Vec<f32>, batch_len: usize, classes: usize) -> Result<Self, InferError> {
-        let expected = [i64::try_from(batch_len).ok(), i64::try_from(classes).ok()];
-        if !shape.iter().map(|&dimension| Some(dimension)).eq(expected) || values.len() != batch_len * classes {
-            return Err(InferError::Shape { found: shape.to_vec(), batch_len, classes });
+    pub fn new(shape: &[i64], values: Vec<f32>, rows: usize, width: usize) -> Result<Self, InferError> {
+        let is = |dimension: i64, size: usize| usize::try_from(dimension) == Ok(size);
+        let is_row = |dimensions: &[i64]| {
+            let mut long = dimensions.iter().filter(|&&dimension| dimension != 1);
+            match (long.next(), long.next()) {
+                (Some(&only), None) => is(only, width),
+                (None, _) => width == 1,
+                (Some(_), Some(_)) => false,
+            }
+        };
+        let fits = match shape {
+            [only] => rows == 1 && is(*only, width),
+            [first, rest @ ..] => is(*first, rows) && is_row(rest),
+            [] => false,
+        };
+        if !fits || Some(values.len()) != rows.checked_mul(width) {
+            return Err(InferError::Shape { found: shape.to_vec(), rows, width });
         }
-        Ok(Self { classes, values })
+        Ok(Self { width, values })
     }
 
-    /// The logits of image `index`, one a class.
+    /// The values of image `index`.
     ///
     /// # Errors
     /// [`InferError::NotFinite`] if one is NaN or infinite. Only this image fails; its neighbours in the batch do not.
     pub fn row(&self, index: usize) -> Result<&[f32], InferError> {
-        let row = &self.values[index * self.classes..][..self.classes];
-        match row.iter().position(|logit| !logit.is_finite()) {
+        let row = &self.values[index * self.width..][..self.width];
+        match row.iter().position(|score| !score.is_finite()) {
             None => Ok(row),
             Some(class) => Err(InferError::NotFinite { class, value: row[class].to_string() }),
         }
@@ -96,43 +218,112 @@ impl Logits {
 mod tests {
     use super::*;
 
+    fn form(layout: TensorLayout, element: Element, rows: Rows) -> BatchForm {
+        BatchForm { sample: SampleShape { height: 1, width: 2 }, layout, element, rows }
+    }
+
+    /// `[3,1,2]`: red 1 2, green 3 4, blue 5 6.
+    fn sample() -> Sample {
+        Sample::new(SampleShape { height: 1, width: 2 }, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    }
+
     #[test]
-    fn logits_of_another_shape_are_refused() {
-        for shape in [&[2, 9][..], &[1, 10], &[10, 2], &[20], &[2, 10, 1], &[]] {
-            assert!(matches!(Logits::new(shape, vec![0.0; 20], 2, 10), Err(InferError::Shape { .. })), "{shape:?}");
+    fn scores_of_another_shape_are_refused() {
+        for shape in [&[2, 9][..], &[1, 10], &[10, 2], &[20], &[2, 2, 5], &[2, 10, 2, 1], &[]] {
+            assert!(matches!(RawScores::new(shape, vec![0.0; 20], 2, 10), Err(InferError::Shape { .. })), "{shape:?}");
         }
-        assert!(Logits::new(&[2, 10], vec![0.0; 20], 2, 10).is_ok());
+        for shape in [&[2, 10][..], &[2, 10, 1, 1], &[2, 1, 1, 10]] {
+            assert!(RawScores::new(shape, vec![0.0; 20], 2, 10).is_ok(), "{shape:?}");
+        }
+        assert!(RawScores::new(&[10], vec![0.0; 10], 1, 10).is_ok());
+        assert!(RawScores::new(&[2, 1], vec![0.0; 2], 2, 1).is_ok());
+        assert!(RawScores::new(&[2, 10], vec![0.0; 19], 2, 10).is_err());
     }
 
     #[test]
     fn a_nan_fails_its_own_image_only() {
-        let logits = Logits::new(&[2, 2], vec![1.0, f32::NAN, 0.5, 0.25], 2, 2).unwrap();
+        let scores = RawScores::new(&[2, 2], vec![1.0, f32::NAN, 0.5, 0.25], 2, 2).unwrap();
         assert_eq!(
-            logits.row(0).unwrap_err().to_string(),
-            "the model returned NaN for class 1; every logit must be finite"
+            scores.row(0).unwrap_err().to_string(),
+            "the model returned NaN for class 1; every score must be finite"
         );
-        assert_eq!(logits.row(1), Ok(&[0.5, 0.25][..]));
+        assert_eq!(scores.row(1), Ok(&[0.5, 0.25][..]));
     }
 
     #[test]
     fn a_batch_is_its_samples_in_order_and_keeps_its_memory() {
-        let shape = SampleShape { height: 1, width: 2 };
-        let mut batch = Batch::new(shape, 2);
-        let memory = batch.values().as_ptr();
+        let mut batch = Batch::new(form(TensorLayout::Nchw, Element::F32, Rows::UpTo(2)));
+        let values = |batch: &Batch| match batch.values() {
+            Values::F32(values) => (values.as_ptr(), values.to_vec()),
+            other => panic!("{other:?}"),
+        };
+        let memory = values(&batch).0;
         for round in 0..3u8 {
             batch.clear();
-            batch.push(&Sample::new(shape, vec![f32::from(round); 6]));
-            batch.push(&Sample::new(shape, vec![0.5; 6]));
-            assert_eq!(batch.dimensions(), [2, 3, 1, 2]);
-            assert_eq!((batch.values()[0], batch.values()[6]), (f32::from(round), 0.5));
+            assert_eq!((batch.is_empty(), batch.dimensions()), (true, [0, 3, 1, 2]));
+            batch.push(&Sample::new(SampleShape { height: 1, width: 2 }, vec![f32::from(round); 6]));
+            batch.push(&sample());
+            assert_eq!((batch.len(), batch.dimensions()), (2, [2, 3, 1, 2]));
+            let (place, values) = values(&batch);
+            assert_eq!((place, &values[..6], &values[6..]), (memory, &[f32::from(round); 6][..], sample().values()));
         }
-        assert_eq!(batch.values().as_ptr(), memory);
+    }
+
+    #[test]
+    fn channels_go_last_where_the_graph_wants_them_so() {
+        let mut batch = Batch::new(form(TensorLayout::Nhwc, Element::F32, Rows::UpTo(1)));
+        batch.push(&sample());
+        assert_eq!(batch.dimensions(), [1, 1, 2, 3]);
+        assert_eq!(batch.values(), Values::F32(&[1.0, 3.0, 5.0, 2.0, 4.0, 6.0]));
+    }
+
+    #[test]
+    fn every_type_gets_the_same_numbers() {
+        let numbers = [1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0];
+        for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
+            let of = |element| {
+                let mut batch = Batch::new(form(layout, element, Rows::UpTo(1)));
+                batch.push(&sample());
+                match batch.values() {
+                    Values::U8(values) => values.iter().map(|&value| f32::from(value)).collect(),
+                    Values::F16(values) => values.iter().map(|value| value.to_f32()).collect(),
+                    Values::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
+                    Values::F32(values) => values.to_vec(),
+                    Values::F64(values) => values.iter().map(|&value| value as f32).collect::<Vec<_>>(),
+                }
+            };
+            let expected = of(Element::F32);
+            assert_eq!(layout == TensorLayout::Nchw, expected == numbers);
+            for element in [Element::U8, Element::F16, Element::Bf16, Element::F64] {
+                assert_eq!(of(element), expected, "{element:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fixed_batch_is_filled_up_with_zeros_whatever_was_there() {
+        let mut batch = Batch::new(form(TensorLayout::Nchw, Element::U8, Rows::Exactly(3)));
+        for samples in [3, 1] {
+            batch.clear();
+            (0..samples).for_each(|_| batch.push(&sample()));
+            assert_eq!((batch.len(), batch.rows(), batch.dimensions()), (samples, 3, [3, 3, 1, 2]));
+        }
+        let mut expected = vec![1, 2, 3, 4, 5, 6];
+        expected.resize(18, 0);
+        assert_eq!(batch.values(), Values::U8(&expected));
     }
 
     #[test]
     #[should_panic(expected = "prepared for the model")]
     fn a_sample_of_another_shape_is_a_broken_invariant() {
-        let shape = SampleShape { height: 1, width: 2 };
-        Batch::new(shape, 2).push(&Sample::new(SampleShape { height: 2, width: 1 }, vec![0.0; 6]));
+        let mut batch = Batch::new(form(TensorLayout::Nchw, Element::F32, Rows::UpTo(2)));
+        batch.push(&Sample::new(SampleShape { height: 2, width: 1 }, vec![0.0; 6]));
+    }
+
+    #[test]
+    #[should_panic(expected = "a full batch")]
+    fn one_sample_too_many_is_a_broken_invariant() {
+        let mut batch = Batch::new(form(TensorLayout::Nchw, Element::F32, Rows::UpTo(1)));
+        (0..2).for_each(|_| batch.push(&sample()));
     }
 }

@@ -4,7 +4,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
 use crate::pipeline::batch::BatchLimits;
-use crate::pipeline::infer::Logits;
+use crate::pipeline::infer::{BatchForm, Element, RawScores, Rows, Scores, TensorLayout, Values};
 use crate::pipeline::types::{ImageFormat, SampleShape};
 use crate::telemetry::Metrics;
 
@@ -23,28 +23,30 @@ enum Step {
 }
 
 impl Infer for Fake {
-    fn infer(&mut self, batch: &Batch) -> Result<Logits, InferError> {
+    fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError> {
         self.batches.push(batch.len());
-        let mut values: Vec<f32> = batch.values().chunks(3).flat_map(|sample| [0.0, sample[0]]).collect();
+        let Values::F32(samples) = batch.values() else { panic!("an f32 batch") };
+        let mut values: Vec<f32> = samples.chunks(3).flat_map(|sample| [0.0, sample[0]]).collect();
         match self.script.pop_front() {
             None => {}
             Some(Step::Fail(error)) => return Err(error),
             Some(Step::Panic) => panic!("scripted"),
             Some(Step::NanFor(index)) => values[index * 2] = f32::NAN,
         }
-        Logits::new(&[i64::try_from(batch.len()).unwrap(), 2], values, batch.len(), 2)
+        RawScores::new(&[i64::try_from(batch.rows()).unwrap(), 2], values, batch.rows(), 2)
     }
 }
 
 struct Bench {
     queue: Queue<Job>,
+    rows: Rows,
     callers: Vec<oneshot::Receiver<Answer>>,
 }
 
 impl Bench {
     fn new(images_max: usize) -> Self {
         let limits = BatchLimits { images_max, delay: Duration::ZERO };
-        Self { queue: Queue::new(64, limits), callers: Vec::new() }
+        Self { queue: Queue::new(64, limits), rows: Rows::UpTo(images_max), callers: Vec::new() }
     }
 
     fn submit(&mut self, first_value: f32, deadline: Instant) {
@@ -66,8 +68,13 @@ impl Bench {
     fn run(&mut self, script: impl IntoIterator<Item = Step>) -> (Vec<Result<Answer, TryRecvError>>, Vec<usize>) {
         self.queue.close();
         let mut fake = Fake { script: script.into_iter().collect(), batches: Vec::new() };
-        let batch = Batch::new(SHAPE, self.queue.limits().images_max);
-        work(&self.queue, &mut fake, batch, &Labels::new(["zero", "one"]), &Metrics::new().model("fake", "1"));
+        let batch =
+            Batch::new(BatchForm { sample: SHAPE, layout: TensorLayout::Nchw, element: Element::F32, rows: self.rows });
+        let answering = Answering {
+            reading: Reading { scores: Scores::Logits, background: false },
+            labels: &Labels::new(["zero", "one"]),
+        };
+        work(&self.queue, &mut fake, batch, answering, &Metrics::new().model("fake", "1"));
         (self.callers.iter_mut().map(oneshot::Receiver::try_recv).collect(), fake.batches)
     }
 }
@@ -87,6 +94,16 @@ fn every_caller_gets_the_answer_to_its_own_image() {
         assert_eq!(scored.classification.predictions[0].index, usize::from(n % 3 == 0), "image {n}");
         assert_eq!(scored.times.batch_len, if n < 8 { 4 } else { 2 });
     }
+}
+
+#[test]
+fn a_fixed_batch_that_is_not_full_answers_those_who_asked() {
+    let mut bench = Bench { rows: Rows::Exactly(4), ..Bench::new(4) };
+    (0..5).for_each(|n| bench.submit(if n == 4 { 5.0 } else { -5.0 }, soon()));
+    let (answers, batches) = bench.run([]);
+    assert_eq!(batches, [4, 1]);
+    let last = answers.into_iter().next_back().unwrap().unwrap().unwrap();
+    assert_eq!((last.classification.predictions[0].index, last.times.batch_len), (1, 1));
 }
 
 #[test]

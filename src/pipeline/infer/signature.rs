@@ -1,0 +1,211 @@
+//! What a model takes and returns, in the words that the stages need: decided by the zoo from the file and the settings,
+//! obeyed by the session and by postprocessing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::types::SampleShape;
+
+/// The image input and the output that holds the classes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Signature {
+    /// Where the samples go.
+    pub input: InputSignature,
+    /// Where the scores come from.
+    pub output: OutputSignature,
+    /// Images that every run must have, where the file fixes their number.
+    #[serde(skip)]
+    pub fixed_batch: Option<usize>,
+}
+
+/// The image input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InputSignature {
+    /// Its name in the graph.
+    pub name: String,
+    /// Its dimensions as the file declares them, in the order of `layout`; -1 where free.
+    pub shape: [i64; 4],
+    /// Order of its dimensions.
+    pub layout: TensorLayout,
+    /// Type of its elements.
+    pub element: Element,
+}
+
+/// The output that holds the classes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutputSignature {
+    /// Its name in the graph.
+    pub name: String,
+    /// Type of its elements.
+    pub element: Element,
+    /// What its values mean.
+    pub scores: Scores,
+    /// Who says so.
+    pub scores_source: ScoresSource,
+    /// Number of classes, as many as there are labels. The background is none.
+    pub classes: usize,
+    /// Value 0 of every row is a background that is no class: TensorFlow's 1001 classes of ImageNet. It keeps its share
+    /// of the probability and is not shown; the classes' indices count from the value after it.
+    pub background: bool,
+}
+
+impl OutputSignature {
+    /// Values in one row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.classes + usize::from(self.background)
+    }
+
+    /// How a row becomes predictions.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        Reading { scores: self.scores, background: self.background }
+    }
+}
+
+/// How a row of values becomes predictions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// What the values mean.
+    pub scores: Scores,
+    /// The first value is no class.
+    pub background: bool,
+}
+
+/// Order of the dimensions of an image batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TensorLayout {
+    /// `[N,C,H,W]`, as PyTorch exports.
+    Nchw,
+    /// `[N,H,W,C]`, as TensorFlow exports.
+    Nhwc,
+}
+
+/// Element types that a graph may take or return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// A byte a value: the graph takes pixels as they are and normalises them itself.
+    U8,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+    /// Single precision.
+    F32,
+    /// Double precision.
+    F64,
+}
+
+/// What the values of a row mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scores {
+    /// Raw scores; softmax makes them probabilities.
+    Logits,
+    /// Probabilities that sum to 1.
+    Probabilities,
+    /// Natural logarithms of probabilities.
+    LogProbabilities,
+    /// Raw scores of classes that do not exclude each other; a sigmoid each makes them probabilities.
+    MultiLabelLogits,
+    /// Probabilities of classes that do not exclude each other.
+    MultiLabelProbabilities,
+}
+
+/// Who says what the values mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoresSource {
+    /// The settings or the files beside the model.
+    Setting,
+    /// The operators at the end of the graph.
+    Graph,
+    /// A run at the start, whose values can be nothing else.
+    Run,
+    /// Nobody: the graph ends in operators that are not followed, and logits are what most networks return.
+    Assumed,
+}
+
+/// A signature, and how images share a run: what a model is served by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Contract {
+    /// What goes in and comes out.
+    #[serde(flatten)]
+    pub signature: Signature,
+    /// How many images a run takes.
+    pub batch: BatchSupport,
+}
+
+impl Contract {
+    /// The tensor that runs are fed with, for samples of this shape and batches of up to `images_max`.
+    #[must_use]
+    pub fn batch_form(&self, sample: SampleShape, images_max: usize) -> BatchForm {
+        let rows = match self.batch {
+            BatchSupport::Free | BatchSupport::Freed { .. } => Rows::UpTo(images_max),
+            BatchSupport::Fixed { images, .. } => Rows::Exactly(images),
+        };
+        BatchForm { sample, layout: self.signature.input.layout, element: self.signature.input.element, rows }
+    }
+
+    /// Images that a batch holds at most, given what the settings allow.
+    #[must_use]
+    pub fn images_max(&self, allowed: usize) -> usize {
+        match self.batch {
+            BatchSupport::Free | BatchSupport::Freed { .. } => allowed,
+            BatchSupport::Fixed { images, .. } => allowed.min(images),
+        }
+    }
+}
+
+/// How many images a run takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum BatchSupport {
+    /// Any number, by the file.
+    Free,
+    /// Any number, although the file fixes it: the graph was changed, and runs have shown that images stay apart.
+    Freed {
+        /// Images of a run by the file.
+        from: usize,
+    },
+    /// This many. Smaller batches are filled up with zeros.
+    Fixed {
+        /// Images of a run.
+        images: usize,
+        /// Why the number was not made free.
+        why: String,
+    },
+}
+
+/// Shape and type of the tensor that runs are fed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchForm {
+    /// Shape of one sample.
+    pub sample: SampleShape,
+    /// Order of the dimensions.
+    pub layout: TensorLayout,
+    /// Type of the elements.
+    pub element: Element,
+    /// Images of a run.
+    pub rows: Rows,
+}
+
+/// Images of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rows {
+    /// At most so many.
+    UpTo(usize),
+    /// So many, whatever the number of samples.
+    Exactly(usize),
+}
+
+impl Rows {
+    /// The largest number.
+    #[must_use]
+    pub fn max(self) -> usize {
+        match self {
+            Self::UpTo(rows) | Self::Exactly(rows) => rows,
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! Which input takes the images and which output holds the classes: facts from the file, settings over them, and the
+//! number of labels where both leave a choice.
+
+use serde::Deserialize;
+
+use crate::graph::interface::{ChannelAxis, Dim, Ending, Input, Interface, Output, Row, Tensor};
+use crate::graph::proto::DataType;
+use crate::pipeline::SampleShape;
+use crate::pipeline::infer::{Element, InputSignature, OutputSignature, Scores, ScoresSource, Signature, TensorLayout};
+
+/// Classes of ImageNet-1k, and with TensorFlow's background before them.
+const IMAGENET: usize = 1000;
+const IMAGENET_WITH_BACKGROUND: usize = 1001;
+
+/// What a `residual.toml` may say about the graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignatureOverrides {
+    /// The table `[input]`.
+    pub input: InputOverrides,
+    /// The table `[output]`.
+    pub output: OutputOverrides,
+}
+
+/// The table `[input]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InputOverrides {
+    /// The input that takes the images.
+    pub name: Option<String>,
+    /// The order of its dimensions: `nchw` or `nhwc`.
+    pub layout: Option<TensorLayout>,
+}
+
+/// The table `[output]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputOverrides {
+    /// The output that holds the classes.
+    pub name: Option<String>,
+    /// What its values mean: `logits`, `probabilities`, `log_probabilities`, `multi_label_logits` or
+    /// `multi_label_probabilities`.
+    pub scores: Option<Scores>,
+    /// Whether its first value is a background that is no class.
+    pub background: Option<bool>,
+}
+
+/// What the files beside a model say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The samples that its recipe makes.
+    pub sample: SampleShape,
+    /// Number of its labels.
+    pub labels: Option<usize>,
+    /// Its classes do not exclude each other: `problem_type` is `multi_label_classification`.
+    pub multi_label: bool,
+}
+
+/// Why a graph is not served. Every text names what the file has and what would be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// Not one input.
+    #[error("the graph has inputs {found}; expected one, of images")]
+    Inputs {
+        /// The inputs.
+        found: String,
+    },
+    /// A setting names what is not there.
+    #[error("residual.toml has {table} name = {name:?}; the graph has {found}")]
+    NoSuchName {
+        /// `[input]` or `[output]`.
+        table: &'static str,
+        /// The name set.
+        name: String,
+        /// The names there are.
+        found: String,
+    },
+    /// The input is no batch of colour images.
+    #[error("the graph has input {found}; expected f32, f16 or u8 {expected}, {reason}")]
+    Input {
+        /// The input.
+        found: String,
+        /// Dimensions that would fit.
+        expected: String,
+        /// What does not.
+        reason: String,
+    },
+    /// Nothing tells where the channels stand.
+    #[error(
+        "the graph has input {found}; set layout = \"nchw\" or \"nhwc\" under [input] in residual.toml, the file does not tell"
+    )]
+    Layout {
+        /// The input.
+        found: String,
+    },
+    /// No output fits.
+    #[error("the graph has outputs {found}; expected f32, f16 or f64 {expected}")]
+    NoScores {
+        /// The outputs, each with what it ends in.
+        found: String,
+        /// What would fit.
+        expected: String,
+    },
+    /// More than one fits.
+    #[error(
+        "the graph has outputs {found} that could hold the classes; choose one with name = under [output] in residual.toml"
+    )]
+    Ambiguous {
+        /// The outputs that fit.
+        found: String,
+    },
+    /// Nothing says how many classes there are.
+    #[error("the graph has output {found}, and nothing tells the number of classes; give labels, one a class")]
+    Classes {
+        /// The output.
+        found: String,
+    },
+    /// The output's softmax is not over the classes.
+    #[error(
+        "the graph has output {found}; expected softmax over the classes, or set scores = under [output] in residual.toml"
+    )]
+    Axis {
+        /// The output.
+        found: String,
+    },
+}
+
+/// Decides how `interface` is fed and read.
+///
+/// # Errors
+/// [`SignatureError`] where that takes a guess.
+pub fn signature(
+    interface: &Interface,
+    known: Known,
+    overrides: &SignatureOverrides,
+) -> Result<Signature, SignatureError> {
+    let (input, input_batch) = input(interface, known.sample, &overrides.input)?;
+    let (output, output_batch) = output(interface, known, &overrides.output)?;
+    // An output with a fixed batch behind a free input contradicts it, and a run decides who is right.
+    Ok(Signature { input, output, fixed_batch: input_batch.or(output_batch) })
+}
+
+fn input(
+    interface: &Interface,
+    sample: SampleShape,
+    overrides: &InputOverrides,
+) -> Result<(InputSignature, Option<usize>), SignatureError> {
+    let inputs = &interface.inputs;
+    let names = || list(inputs.iter().map(|input| describe(&input.tensor)));
+    if let Some(name) = &overrides.name
+        && !inputs.iter().any(|input| input.tensor.name == *name)
+    {
+        return Err(SignatureError::NoSuchName { table: "[input]", name: name.clone(), found: names() });
+    }
+    // A run needs all inputs, and only images are to be had.
+    let [Input { tensor, channels }] = &inputs[..] else {
+        return Err(SignatureError::Inputs { found: names() });
+    };
+    let told = channels.map(|channels| match channels {
+        ChannelAxis::First => TensorLayout::Nchw,
+        ChannelAxis::Last => TensorLayout::Nhwc,
+    });
+    let (height, width) = (sample.height as usize, sample.width as usize);
+    let wanted = |layout| match layout {
+        TensorLayout::Nchw => [SampleShape::CHANNELS, height, width],
+        TensorLayout::Nhwc => [height, width, SampleShape::CHANNELS],
+    };
+    let layout = overrides.layout.or(told);
+    let refuse = |reason: &str| {
+        let [a, b, c] = wanted(layout.unwrap_or(TensorLayout::Nchw));
+        Err(SignatureError::Input {
+            found: describe(tensor),
+            expected: format!("[N, {a}, {b}, {c}]"),
+            reason: reason.to_owned(),
+        })
+    };
+    let element = match element(tensor) {
+        Some(element @ (Element::U8 | Element::F16 | Element::Bf16 | Element::F32 | Element::F64)) => element,
+        None => return refuse("a type that images are prepared in"),
+    };
+    let dims = match tensor.dims.as_deref() {
+        Some([n, a, b, c]) => [n, a, b, c].map(Clone::clone),
+        Some(_) => return refuse("a batch of images with channels"),
+        None => [const { Dim::Free(None) }; 4],
+    };
+    let Some(layout) = layout else {
+        return Err(SignatureError::Layout { found: describe(tensor) });
+    };
+    let channel = match layout {
+        TensorLayout::Nchw => &dims[1],
+        TensorLayout::Nhwc => &dims[3],
+    };
+    if *channel == Dim::Fixed(1) {
+        return refuse("as images are prepared in colour: a model of grey images is not served yet");
+    }
+    if dims[1..].iter().zip(wanted(layout)).any(|(dim, size)| !fits(dim, size)) {
+        return refuse("as its recipe prepares; export the graph for that size, or change the recipe");
+    }
+    let batch = fixed(&dims[0]);
+    let shape = dims.map(|dim| fixed(&dim).and_then(|size| i64::try_from(size).ok()).unwrap_or(-1));
+    Ok((InputSignature { name: tensor.name.clone(), shape, layout, element }, batch))
+}
+
+/// An output that may hold the classes.
+struct Candidate<'a> {
+    output: &'a Output,
+    element: Element,
+    classes: usize,
+    background: bool,
+}
+
+fn output(
+    interface: &Interface,
+    known: Known,
+    overrides: &OutputOverrides,
+) -> Result<(OutputSignature, Option<usize>), SignatureError> {
+    let outputs: Vec<&Output> = match &overrides.name {
+        Some(name) => interface.outputs.iter().filter(|output| output.tensor.name == *name).collect(),
+        None => interface.outputs.iter().collect(),
+    };
+    if let (Some(name), true) = (&overrides.name, outputs.is_empty()) {
+        let found = list(interface.outputs.iter().map(describe_output));
+        return Err(SignatureError::NoSuchName { table: "[output]", name: name.clone(), found });
+    }
+    let rows: Vec<(&Output, Element)> = outputs
+        .iter()
+        .filter(|output| output.ending != Ending::Indices && output.row != Row::None)
+        .filter_map(|output| Some((*output, element(&output.tensor).filter(|&element| element != Element::U8)?)))
+        .collect();
+    let candidates: Vec<Candidate<'_>> = rows
+        .iter()
+        .filter_map(|&(output, element)| {
+            let (classes, background) = classes(output.row, known.labels, overrides.background)?;
+            Some(Candidate { output, element, classes, background })
+        })
+        .collect();
+    let Some(best) = candidates.iter().map(|candidate| preference(candidate.output)).min() else {
+        // A row that could be any number long, and nobody to say how long.
+        if let (Some((open, _)), None) = (rows.iter().find(|(output, _)| output.row == Row::Open), known.labels) {
+            return Err(SignatureError::Classes { found: describe_output(open) });
+        }
+        return Err(SignatureError::NoScores {
+            found: list(outputs.iter().copied().map(describe_output)),
+            expected: known.labels.map_or_else(
+                || "[N, classes], one score for each class".to_owned(),
+                |labels| format!("[N, {labels}], one score for each label"),
+            ),
+        });
+    };
+    let best: Vec<_> = candidates.iter().filter(|candidate| preference(candidate.output) == best).collect();
+    let chosen = best[0];
+    // Copies of the same scores are no choice.
+    if best.iter().any(|other| other.output.root != chosen.output.root) {
+        return Err(SignatureError::Ambiguous {
+            found: list(best.iter().map(|candidate| describe_output(candidate.output))),
+        });
+    }
+    let Candidate { output, element, classes, background } = *chosen;
+    let (scores, scores_source) = scores(output, known, overrides)?;
+    let batch = match output.tensor.dims.as_deref() {
+        // A single dimension is that of the classes.
+        Some([_]) | None => None,
+        Some(dims) => dims.first().and_then(fixed),
+    };
+    let name = output.tensor.name.clone();
+    Ok((OutputSignature { name, element, scores, scores_source, classes, background }, batch))
+}
+
+/// Raw scores are the most telling, probabilities come next, features only where nothing else has a score for each
+/// label.
+fn preference(output: &Output) -> u8 {
+    match output.ending {
+        Ending::Scores => 0,
+        Ending::Softmax | Ending::LogSoftmax | Ending::Sigmoid => 1,
+        Ending::Unknown { .. } => 2,
+        Ending::Features => 3,
+        Ending::WrongAxis { .. } => 4,
+        Ending::Indices => 5,
+    }
+}
+
+/// The number of classes in a row, and whether a background stands before them; none if the labels say otherwise.
+fn classes(row: Row, labels: Option<usize>, background: Option<bool>) -> Option<(usize, bool)> {
+    let width = match (row, labels) {
+        (Row::None, _) | (Row::Open, None) => return None,
+        (Row::Known(width), _) => width,
+        (Row::Open, Some(labels)) => labels + usize::from(background == Some(true)),
+    };
+    let background = background.unwrap_or(match labels {
+        Some(labels) => (width, labels) == (IMAGENET_WITH_BACKGROUND, IMAGENET),
+        // No data set of that size is known but TensorFlow's ImageNet.
+        None => width == IMAGENET_WITH_BACKGROUND,
+    });
+    let classes = width.checked_sub(usize::from(background)).filter(|&classes| classes > 0)?;
+    labels.is_none_or(|labels| labels == classes).then_some((classes, background))
+}
+
+fn scores(
+    output: &Output,
+    known: Known,
+    overrides: &OutputOverrides,
+) -> Result<(Scores, ScoresSource), SignatureError> {
+    if let Some(scores) = overrides.scores {
+        return Ok((scores, ScoresSource::Setting));
+    }
+    let raw = |source| {
+        if known.multi_label { (Scores::MultiLabelLogits, ScoresSource::Setting) } else { (Scores::Logits, source) }
+    };
+    Ok(match output.ending {
+        Ending::Softmax => (Scores::Probabilities, ScoresSource::Graph),
+        Ending::LogSoftmax => (Scores::LogProbabilities, ScoresSource::Graph),
+        Ending::Sigmoid => (Scores::MultiLabelProbabilities, ScoresSource::Graph),
+        Ending::Scores => raw(ScoresSource::Graph),
+        Ending::Features | Ending::Unknown { .. } => raw(ScoresSource::Assumed),
+        Ending::WrongAxis { .. } | Ending::Indices => {
+            return Err(SignatureError::Axis { found: describe_output(output) });
+        }
+    })
+}
+
+fn element(tensor: &Tensor) -> Option<Element> {
+    match tensor.element? {
+        DataType::Float => Some(Element::F32),
+        DataType::Float16 => Some(Element::F16),
+        DataType::Bfloat16 => Some(Element::Bf16),
+        DataType::Double => Some(Element::F64),
+        DataType::Uint8 => Some(Element::U8),
+        _ => None,
+    }
+}
+
+fn fits(dim: &Dim, size: usize) -> bool {
+    match dim {
+        Dim::Fixed(found) => *found == size,
+        Dim::Free(_) => true,
+    }
+}
+
+fn fixed(dim: &Dim) -> Option<usize> {
+    match dim {
+        Dim::Fixed(size) => Some(*size),
+        Dim::Free(_) => None,
+    }
+}
+
+/// `image: f32 [N, 3, 224, 224]`
+fn describe(tensor: &Tensor) -> String {
+    let Tensor { name, element, dims } = tensor;
+    let element = match element {
+        Some(element) => format!("{element:?}").to_lowercase(),
+        None => "no tensor".to_owned(),
+    };
+    let Some(dims) = dims else {
+        return format!("{name}: {element} of any shape");
+    };
+    let dims = dims.iter().map(|dim| match dim {
+        Dim::Fixed(size) => size.to_string(),
+        Dim::Free(Some(symbol)) => symbol.clone(),
+        Dim::Free(None) => "?".to_owned(),
+    });
+    format!("{name}: {element} [{}]", list(dims))
+}
+
+/// `probabilities: f32 [N, 10], softmax`
+fn describe_output(output: &Output) -> String {
+    let ending = match &output.ending {
+        Ending::Scores => "raw scores".to_owned(),
+        Ending::Softmax => "softmax".to_owned(),
+        Ending::LogSoftmax => "log softmax".to_owned(),
+        Ending::Sigmoid => "sigmoid".to_owned(),
+        Ending::Indices => "indices of classes".to_owned(),
+        Ending::Features => "features".to_owned(),
+        Ending::WrongAxis { op, axis } => format!("{op} over axis {axis}"),
+        Ending::Unknown { op } if op.is_empty() => "made by no node".to_owned(),
+        Ending::Unknown { op } => format!("ends in {op}"),
+    };
+    format!("{} ({ending})", describe(&output.tensor))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;
