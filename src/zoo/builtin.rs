@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::recipe::{self, Evidence};
 use super::{ZooError, hex, huggingface};
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
@@ -16,15 +17,18 @@ const PREPROCESSOR: &[u8] = include_bytes!("../../models/resnet20-cifar10/prepro
 
 /// Opens it, through the same parsers as any directory.
 pub(super) fn open() -> Result<ModelSpec, ZooError> {
-    let (recipe, sample_shape) = huggingface::recipe(Path::new(super::PREPROCESSOR_FILE), PREPROCESSOR)?;
+    let resolved = recipe::resolve(&Evidence {
+        preprocessor: Some((Path::new(super::PREPROCESSOR_FILE), PREPROCESSOR)),
+        ..Evidence::default()
+    })?;
     Ok(ModelSpec {
         name: "resnet20-cifar10".to_owned(),
         version: "1".to_owned(),
         source: ModelSource::Memory(Arc::from(MODEL)),
         origin: "built in".to_owned(),
         sha256: hex(&Sha256::digest(MODEL)),
-        recipe,
-        sample_shape,
+        recipe: resolved.recipe,
+        sample_shape: resolved.sample_shape,
         recipe_source: format!("built-in {}", super::PREPROCESSOR_FILE),
         labels: huggingface::labels(Path::new(super::CONFIG_FILE), CONFIG)?,
     })

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod huggingface;
+pub mod recipe;
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
-use crate::pipeline::preprocess::RecipeError;
 
 /// The name in `--model` that means the model inside the binary.
 pub const BUILTIN: &str = "builtin";
@@ -66,14 +66,9 @@ pub enum ZooError {
         /// What it could say.
         expected: String,
     },
-    /// The numbers in the preprocessor file are no recipe.
-    #[error("read {}: {cause}", path.display())]
-    Recipe {
-        /// The file.
-        path: PathBuf,
-        /// Which number.
-        cause: RecipeError,
-    },
+    /// What tells the recipe cannot be understood.
+    #[error(transparent)]
+    Recipe(#[from] recipe::RecipeFileError),
 }
 
 /// Opens the model that `--model` names: `builtin` or a directory.
@@ -101,16 +96,19 @@ fn open_directory(directory: &Path) -> Result<ModelSpec, ZooError> {
     let model = directory.join(MODEL_FILE);
     let sha256 = sha256_of_file(&model).map_err(|cause| ZooError::Read { path: model.clone(), cause })?;
     let labels = huggingface::labels(&directory.join(CONFIG_FILE), &read(CONFIG_FILE)?)?;
-    let (recipe, sample_shape) = huggingface::recipe(&directory.join(PREPROCESSOR_FILE), &read(PREPROCESSOR_FILE)?)?;
+    let resolved = recipe::resolve(&recipe::Evidence {
+        preprocessor: Some((&directory.join(PREPROCESSOR_FILE), &read(PREPROCESSOR_FILE)?)),
+        ..recipe::Evidence::default()
+    })?;
     Ok(ModelSpec {
         name: name_of(directory),
         version: "1".to_owned(),
         source: ModelSource::File(model),
         origin: directory.display().to_string(),
         sha256,
-        recipe,
-        sample_shape,
-        recipe_source: PREPROCESSOR_FILE.to_owned(),
+        recipe: resolved.recipe,
+        sample_shape: resolved.sample_shape,
+        recipe_source: resolved.source.to_string(),
         labels,
     })
 }
