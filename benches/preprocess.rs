@@ -23,7 +23,7 @@ fn recipe(filter: Filter) -> Recipe {
     Recipe::new(RecipeSteps {
         resize: Resize::ShortestEdge(256),
         filter,
-        crop: Some(CenterCrop { width: 224, height: 224, rounding: CropRounding::RoundHalfEven }),
+        crop: Some(CenterCrop::new(224, 224, CropRounding::RoundHalfEven)),
         rescale: 1.0 / 255.0,
         mean: [0.485, 0.456, 0.406],
         std: [0.229, 0.224, 0.225],

@@ -28,7 +28,8 @@ use crate::pipeline::{EngineOptions, PreparePool};
 use crate::runtime::{self, Flavour, Found, Search};
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
 use crate::telemetry::Metrics;
-use crate::zoo::Wanted;
+use crate::zoo::recipe::Preset;
+use crate::zoo::{PresetChoice, Wanted};
 use story::Story;
 
 /// Async threads only move bytes; more than a few of them would only be switched between.
@@ -222,13 +223,15 @@ impl Server {
 /// Whatever keeps the model from being loaded, or the name of the versions where there are several.
 pub fn engine(
     model: &Wanted,
+    preset: Option<Preset>,
     runtime: &RuntimeSettings,
     batch: &BatchSettings,
     image: &ImageSettings,
 ) -> anyhow::Result<Handle> {
     let pool = prepare_pool(image, layout_of(batch, machine::cores()));
     let models = Models::default();
-    let source = Source { wanted: vec![model.clone()], ..Source::default() };
+    let presets = preset.map(|preset| PresetChoice { model: None, preset }).into_iter().collect();
+    let source = Source { wanted: vec![model.clone()], presets, ..Source::default() };
     models.begin::<anyhow::Error>(source, || Ok(starter(&ready_runtime(runtime)?, batch, pool, Metrics::new())))?;
     Ok(models.get(None, None)?)
 }
@@ -259,7 +262,12 @@ fn starter(ready: &Ready, batch: &BatchSettings, pool: PreparePool, metrics: Met
 }
 
 fn source_of(settings: &ModelSettings) -> Source {
-    Source { repository: settings.models.clone(), wanted: settings.wanted(), default: settings.default_model.clone() }
+    Source {
+        repository: settings.models.clone(),
+        wanted: settings.wanted(),
+        default: settings.default_model.clone(),
+        presets: settings.preset.clone(),
+    }
 }
 
 /// The environment's search for the runtime library, with the settings laid over it.

@@ -19,6 +19,7 @@ use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, ClassifyError, Engine, ImageInfo, Prediction, decode};
 use crate::telemetry::logging::{self, LogFormat};
 use crate::zoo::Wanted;
+use crate::zoo::recipe::Preset;
 
 /// Images from which on a progress bar is worth its line.
 const PROGRESS_FROM: usize = 20;
@@ -45,6 +46,10 @@ pub struct ClassifyArgs {
     /// What to classify with: `builtin` (ResNet-20, ten CIFAR-10 classes), a model file or a model directory.
     #[arg(long, env = "RESIDUAL_MODEL", value_name = "PATH", default_value = "builtin", help_heading = "Model")]
     model: Wanted,
+
+    /// How images are prepared, whatever the model's files say.
+    #[arg(long, value_name = "PRESET", help_heading = "Model")]
+    preset: Option<Preset>,
 
     #[command(flatten)]
     runtime: RuntimeSettings,
@@ -106,7 +111,7 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<ExitCode> {
         found.other_files
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
-    let engine = crate::serve::engine(&args.model, &args.runtime, &args.batch, &args.image)?;
+    let engine = crate::serve::engine(&args.model, args.preset, &args.runtime, &args.batch, &args.image)?;
     let failed = match runtime.block_on(classify_all(&engine, found.images, args)) {
         // `residual classify ... | head` has read all it wants.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),

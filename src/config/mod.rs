@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use humantime::Duration as Time;
 
 use crate::pipeline::infer::ProviderChoice;
-use crate::zoo::Wanted;
+use crate::zoo::{PresetChoice, Wanted};
 
 /// Everything `residual serve` can be told.
 #[derive(Debug, Clone, Args)]
@@ -113,6 +113,11 @@ pub struct ModelSettings {
     /// The model of requests that name none. Default: the first --model, or the only model there is.
     #[arg(long, env = "RESIDUAL_DEFAULT_MODEL", value_name = "NAME")]
     pub default_model: Option<String>,
+
+    /// How images are prepared, whatever the model's files say: a preset such as torchvision-v2, for one model or for all;
+    /// may be repeated. docs/RECIPES.md lists them.
+    #[arg(long, env = "RESIDUAL_PRESET", value_name = "[MODEL=]PRESET")]
+    pub preset: Vec<PresetChoice>,
 
     /// Look for new, changed and removed models this often and swap them in. 0s looks only on SIGHUP.
     #[arg(long, env = "RESIDUAL_WATCH", value_name = "TIME", num_args = 0..=1, default_value_t = limits::WATCH_OFF.into(), default_missing_value = limits::WATCH_INTERVAL, require_equals = true, value_parser = duration)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::pipeline::infer::{Environment, InferError};
 use crate::pipeline::{Engine, EngineOptions, ModelSpec, PreparePool};
 use crate::telemetry::Metrics;
-use crate::zoo::{self, Found, Listing, Wanted, ZooError};
+use crate::zoo::{self, Choices, Found, Listing, PresetChoice, Wanted, ZooError};
 
 /// The places where models are looked for.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub struct Source {
     pub wanted: Vec<Wanted>,
     /// The model of requests that name none.
     pub default: Option<String>,
+    /// Recipes that were chosen by hand.
+    pub presets: Vec<PresetChoice>,
 }
 
 /// Starts engines: the loaded runtime, the layout of the threads, and what all engines share.
@@ -36,9 +38,16 @@ impl Source {
         zoo::find(self.repository.as_deref(), &self.wanted)
     }
 
+    /// What was chosen for one model: the last word for it alone, else for all.
+    fn choices(&self, name: &str) -> Choices {
+        let own = self.presets.iter().rev().find(|choice| choice.model.as_deref() == Some(name));
+        let all = || self.presets.iter().rev().find(|choice| choice.model.is_none());
+        Choices { preset: own.or_else(all).map(|choice| choice.preset) }
+    }
+
     /// Opens one of the models that were found.
     pub(super) fn open(&self, found: &Found) -> Result<ModelSpec, ZooError> {
-        zoo::open(found)
+        zoo::open(found, &self.choices(&found.name))
     }
 }
 

@@ -305,14 +305,22 @@ fn id(found: &Found) -> Id {
 /// one that matters.
 fn default_of(source: &Source) -> Option<String> {
     let first = || {
-        let only =
-            Source { repository: None, wanted: source.wanted.first().cloned().into_iter().collect(), default: None };
+        let only = Source { wanted: source.wanted.first().cloned().into_iter().collect(), ..Source::default() };
         only.find().ok()?.found.first().map(|found| found.name.clone())
     };
     source.default.clone().or_else(first)
 }
 
 fn start(starter: &Starter, models: &Models, spec: ModelSpec) -> Result<Handle, LoadError> {
+    for note in &spec.notes {
+        let about = format!("model {} version {}: {note}", spec.name, spec.version);
+        // An assumption may cost accuracy that nobody would notice; the others only tell who decided.
+        if spec.recipe_assumed {
+            tracing::warn!(model = spec.name, version = spec.version, "{about}");
+        } else {
+            tracing::info!(model = spec.name, version = spec.version, "{about}");
+        }
+    }
     let engine = starter.start(spec)?;
     let (spec, provider) = (engine.spec(), engine.execution().provider.name());
     starter.metrics.model_info(&spec.name, &spec.version, provider, &spec.sha256);

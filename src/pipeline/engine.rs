@@ -42,11 +42,15 @@ pub struct ModelSpec {
     /// Shape of that sample.
     pub sample_shape: SampleShape,
     /// Where the recipe was read, for people: `preprocessor_config.json`.
-    pub recipe_source: String,
+    pub recipe_source: &'static str,
+    /// Nothing told the recipe: it is the one most models have.
+    pub recipe_assumed: bool,
     /// The classes' names.
     pub labels: Labels,
     /// Where the names were read, for people: `config.json`, `imagenet-1k`, `index`.
     pub label_source: String,
+    /// What its author should know: assumptions, settings that replace what files say.
+    pub notes: Vec<String>,
 }
 
 /// How a model is run.

@@ -1,16 +1,15 @@
 //! The ResNet-20 for CIFAR-10 inside the binary, so that a first start needs no download. Its card is
 //! `models/resnet20-cifar10/README.md`.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::config_json::ConfigJson;
-use super::signature::{self, Known, SignatureOverrides};
-use super::{Found, ZooError, hex, huggingface, labels};
-use crate::graph::{decode, interface};
+use super::recipe::RecipeSource;
+use super::{CONFIG_FILE, Choices, Found, Origin, PREPROCESSOR_FILE, SideFile, ZooError, assemble};
+use crate::graph::{OnnxFile, decode};
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
 
@@ -21,28 +20,22 @@ const PREPROCESSOR: &[u8] = include_bytes!("../../models/resnet20-cifar10/prepro
 /// Its name, unless it is asked for under another one.
 pub(super) const NAME: &str = "resnet20-cifar10";
 
-/// Opens it, through the same parsers as any directory.
-pub(super) fn open(found: &Found) -> Result<ModelSpec, ZooError> {
-    let config_path = Path::new(super::CONFIG_FILE);
-    let config = ConfigJson::parse(config_path, CONFIG)?;
-    let labels = labels::known(&found.files, None, Some((config_path, &config)))?;
-    let (recipe, sample_shape) = huggingface::recipe(Path::new(super::PREPROCESSOR_FILE), PREPROCESSOR)?;
-    let known = Known { sample: sample_shape, labels: None, multi_label: false };
-    let signature =
-        signature::signature(&interface(&decode(Bytes::from_static(MODEL))?), known, &SignatureOverrides::default())
-            .map_err(|cause| ZooError::Signature { path: NAME.into(), cause })?;
-    let (labels, label_source) = labels::complete(labels, signature.output.classes, &found.name)?;
-    Ok(ModelSpec {
-        name: found.name.clone(),
-        version: found.version.to_string(),
+/// Opens it as any directory is opened.
+pub(super) fn open(found: &Found, choices: &Choices) -> Result<ModelSpec, ZooError> {
+    let bytes = Bytes::from_static(MODEL);
+    let model = decode(bytes.clone())?;
+    let side = |name: &str, bytes: &[u8]| SideFile { path: PathBuf::from(name), bytes: bytes.to_owned() };
+    let config = side(CONFIG_FILE, CONFIG);
+    let origin = Origin {
         source: ModelSource::Memory(Arc::from(MODEL)),
-        signature,
-        origin: "built in".to_owned(),
-        sha256: hex(&Sha256::digest(MODEL)),
-        recipe,
-        sample_shape,
-        recipe_source: format!("built-in {}", super::PREPROCESSOR_FILE),
-        labels,
-        label_source: label_source.to_string(),
-    })
+        file: OnnxFile { path: PathBuf::from(NAME), bytes, model },
+        manifest: None,
+        config: Some((ConfigJson::parse(&config.path, &config.bytes)?, config)),
+        preprocessor: Some(side(PREPROCESSOR_FILE, PREPROCESSOR)),
+    };
+    let mut spec = assemble(found, &origin, choices)?;
+    if spec.recipe_source == RecipeSource::PreprocessorConfig.as_str() {
+        spec.recipe_source = RecipeSource::BuiltIn.as_str();
+    }
+    Ok(spec)
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::recipe::timm;
 use super::{ZooError, labels};
 
 /// `problem_type` of a model whose classes do not exclude each other.
@@ -16,17 +17,17 @@ const MULTI_LABEL: &str = "multi_label_classification";
 pub(super) struct ConfigJson {
     id2label: Option<BTreeMap<String, String>>,
     problem_type: Option<String>,
-    /// timm: WordNet ids or names, by class. Older files call it `labels`.
-    #[serde(alias = "labels")]
-    label_names: Option<Vec<String>>,
-    /// timm: what each of the names above means.
-    label_descriptions: Option<BTreeMap<String, String>>,
+    /// The names where timm puts them.
+    #[serde(skip)]
+    timm_labels: Option<Vec<String>>,
 }
 
 impl ConfigJson {
     /// Reads the file's text.
     pub(super) fn parse(path: &Path, json: &[u8]) -> Result<Self, ZooError> {
-        serde_json::from_slice(json).map_err(|cause| ZooError::Syntax { path: path.to_owned(), cause })
+        let config: Self =
+            serde_json::from_slice(json).map_err(|cause| ZooError::Syntax { path: path.to_owned(), cause })?;
+        Ok(Self { timm_labels: timm::labels(json), ..config })
     }
 
     /// Each class has a probability of its own.
@@ -58,11 +59,7 @@ impl ConfigJson {
             let placeholders = names.iter().enumerate().all(|(index, name)| *name == format!("LABEL_{index}"));
             return Ok((!placeholders).then_some(names));
         }
-        let described = |name: &String| {
-            let description = self.label_descriptions.as_ref().and_then(|all| all.get(name));
-            description.unwrap_or(name).clone()
-        };
-        Ok(self.label_names.as_ref().map(|names| names.iter().map(described).collect()))
+        Ok(self.timm_labels.clone())
     }
 }
 
@@ -89,9 +86,8 @@ mod tests {
 
     #[test]
     fn timm_describes_its_names() {
-        let json = r#"{"label_names":["n1","n2"],"label_descriptions":{"n1":"one"}}"#;
+        let json = r#"{"architecture":"resnet50","label_names":["n1","n2"],"label_descriptions":{"n1":"one"},"pretrained_cfg":{}}"#;
         assert_eq!(labels_of(json), Ok(Some(vec!["one".to_owned(), "n2".to_owned()])));
-        assert_eq!(labels_of(r#"{"labels":["x"]}"#), Ok(Some(vec!["x".to_owned()])));
     }
 
     #[test]

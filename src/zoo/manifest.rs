@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::labels::LabelsSetting;
 use super::places::Files;
+use super::recipe::{Preset, RecipeKeys, RecipeSection};
 use super::signature::{InputOverrides, OutputOverrides, SignatureOverrides};
 use super::{ZooError, read};
 
@@ -17,6 +18,7 @@ const FILE: &str = "residual.toml";
 pub(super) struct Manifest {
     pub(super) path: PathBuf,
     pub(super) labels: Option<LabelsSetting>,
+    pub(super) recipe: RecipeSection,
     pub(super) signature: SignatureOverrides,
 }
 
@@ -25,6 +27,9 @@ pub(super) struct Manifest {
 #[serde(deny_unknown_fields)]
 struct Keys {
     labels: Option<LabelsSetting>,
+    preset: Option<Preset>,
+    #[serde(default)]
+    recipe: RecipeKeys,
     #[serde(default)]
     input: InputOverrides,
     #[serde(default)]
@@ -44,7 +49,12 @@ pub(super) fn open(files: &Files) -> Result<Option<Manifest>, ZooError> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ZooError> {
-    let Keys { labels, input, output } = toml::from_slice(bytes)
+    let Keys { labels, preset, recipe, input, output } = toml::from_slice(bytes)
         .map_err(|cause| ZooError::Manifest { path: path.to_owned(), cause: Box::new(cause) })?;
-    Ok(Manifest { path: path.to_owned(), labels, signature: SignatureOverrides { input, output } })
+    Ok(Manifest {
+        path: path.to_owned(),
+        labels,
+        recipe: RecipeSection { preset, recipe },
+        signature: SignatureOverrides { input, output },
+    })
 }

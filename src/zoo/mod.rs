@@ -3,28 +3,33 @@
 //! [`find`] sees the layouts, [`open`] reads the files of one version.
 
 mod builtin;
+mod choice;
 mod config_json;
-mod huggingface;
 mod imagenet;
 mod labels;
 mod manifest;
 mod places;
+pub mod recipe;
 pub mod signature;
 mod version;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+pub use choice::PresetChoice;
 pub use labels::LabelSource;
 pub use places::{Files, Fingerprint, Found, Listing, Place, Wanted, find, fingerprint};
 pub use version::Version;
 
+use crate::graph::proto::ModelProto;
 use crate::graph::{GraphError, OnnxFile, check_external, interface};
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
-use crate::pipeline::preprocess::RecipeError;
 use config_json::ConfigJson;
+use manifest::Manifest;
+use recipe::{Evidence, Preset, RecipeFileError, RecipeSource, Resolved};
 use signature::{Known, SignatureError};
 
 /// The word in `--model` that means the model inside the binary.
@@ -138,14 +143,9 @@ pub enum ZooError {
         /// What it could say.
         expected: String,
     },
-    /// The numbers in the preprocessor file are no recipe.
-    #[error("read {}: {cause}", path.display())]
-    Recipe {
-        /// The file.
-        path: PathBuf,
-        /// Which number.
-        cause: RecipeError,
-    },
+    /// What tells the recipe cannot be understood.
+    #[error(transparent)]
+    Recipe(#[from] RecipeFileError),
     /// The model's file is no ONNX file that is served, or its weights are missing.
     #[error(transparent)]
     Graph(#[from] GraphError),
@@ -179,46 +179,103 @@ fn file_names(paths: &[PathBuf]) -> String {
     names.join(", ")
 }
 
+/// What settings choose for a model, over everything its files say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choices {
+    /// The recipe.
+    pub preset: Option<Preset>,
+}
+
 /// Opens one version of a model: reads its files and decides how it is to be served.
 ///
 /// # Errors
 /// [`ZooError`].
-pub fn open(found: &Found) -> Result<ModelSpec, ZooError> {
-    let Files::Disk { model, .. } = &found.files else { return builtin::open(found) };
+pub fn open(found: &Found, choices: &Choices) -> Result<ModelSpec, ZooError> {
+    let Files::Disk { model, .. } = &found.files else { return builtin::open(found, choices) };
+    let manifest = manifest::open(&found.files)?;
     let file = OnnxFile::open(model)?;
     check_external(model, &file.model)?;
-    let sha256 = hex(&Sha256::digest(&file.bytes));
-    let manifest = manifest::open(&found.files)?;
-    let config = match found.files.side(&[CONFIG_FILE]) {
-        Some(path) => Some((ConfigJson::parse(&path, &read(&path)?)?, path)),
+    let side = |name: &str| found.files.side(&[name]).map(SideFile::read).transpose();
+    let config = match side(CONFIG_FILE)? {
+        Some(file) => Some((ConfigJson::parse(&file.path, &file.bytes)?, file)),
         None => None,
     };
-    let multi_label = match &config {
-        Some((config, path)) => config.is_multi_label(path)?,
-        None => false,
-    };
+    let source = ModelSource::File(model.clone());
+    let preprocessor = side(PREPROCESSOR_FILE)?;
+    assemble(found, &Origin { source, file, manifest, config, preprocessor }, choices)
+}
+
+/// A model and all that lies beside it, read and not yet understood.
+struct Origin {
+    source: ModelSource,
+    file: OnnxFile,
+    manifest: Option<Manifest>,
+    config: Option<(ConfigJson, SideFile)>,
+    preprocessor: Option<SideFile>,
+}
+
+/// A small file beside a model.
+struct SideFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl SideFile {
+    fn read(path: PathBuf) -> Result<Self, ZooError> {
+        let bytes = read(&path)?;
+        Ok(Self { path, bytes })
+    }
+
+    fn evidence(&self) -> (&Path, &[u8]) {
+        (&self.path, &self.bytes)
+    }
+}
+
+/// Decides, from everything that was read: labels that are known -> recipe for the graph's input -> signature for the
+/// recipe's samples -> a label for each class.
+fn assemble(found: &Found, origin: &Origin, choices: &Choices) -> Result<ModelSpec, ZooError> {
+    let Origin { source, file, manifest, config, preprocessor } = origin;
+    let sha256 = hex(&Sha256::digest(&file.bytes));
+    let named = config.as_ref().map(|(config, file)| (file.path.as_path(), config));
     let setting = manifest.as_ref().and_then(|manifest| Some((manifest.path.as_path(), manifest.labels.as_ref()?)));
-    let labels = labels::known(&found.files, setting, config.as_ref().map(|(config, path)| (path.as_path(), config)))?;
-    let path = found.files.side(&[PREPROCESSOR_FILE]).unwrap_or_else(|| model.with_file_name(PREPROCESSOR_FILE));
-    let (recipe, sample_shape) = huggingface::recipe(&path, &read(&path)?)?;
+    let labels = labels::known(&found.files, setting, named)?;
+    let multi_label = named.map_or(Ok(false), |(path, config)| config.is_multi_label(path))?;
+
+    let interface = interface(&file.model);
+    let overrides = manifest.as_ref().map(|manifest| manifest.signature.clone()).unwrap_or_default();
+    let Resolved { recipe, sample_shape, source: recipe_source, notes } = recipe::resolve(&Evidence {
+        explicit: choices.preset,
+        residual: manifest.as_ref().map(|manifest| (manifest.path.as_path(), &manifest.recipe)),
+        metadata: Some(&metadata(&file.model)),
+        preprocessor: preprocessor.as_ref().map(SideFile::evidence),
+        config: config.as_ref().map(|(_, file)| file.evidence()),
+        catalog: None,
+        input_size: signature::image_size(&interface, &overrides),
+    })?;
     let known = Known { sample: sample_shape, labels: labels.as_ref().map(|labels| labels.names.len()), multi_label };
-    let overrides = manifest.map(|manifest| manifest.signature).unwrap_or_default();
-    let signature = signature::signature(&interface(&file.model), known, &overrides)
-        .map_err(|cause| ZooError::Signature { path: model.clone(), cause })?;
+    let signature = signature::signature(&interface, known, &overrides)
+        .map_err(|cause| ZooError::Signature { path: file.path.clone(), cause })?;
     let (labels, label_source) = labels::complete(labels, signature.output.classes, &found.name)?;
     Ok(ModelSpec {
         name: found.name.clone(),
         version: found.version.to_string(),
-        source: ModelSource::File(model.clone()),
+        source: source.clone(),
         signature,
         origin: places::origin(&found.files),
         sha256,
         recipe,
         sample_shape,
-        recipe_source: PREPROCESSOR_FILE.to_owned(),
+        recipe_source: recipe_source.as_str(),
+        recipe_assumed: recipe_source == RecipeSource::Assumed,
         labels,
         label_source: label_source.to_string(),
+        notes,
     })
+}
+
+/// The key-value pairs that exporters leave in a file.
+fn metadata(model: &ModelProto) -> BTreeMap<String, String> {
+    model.metadata_props.iter().map(|entry| (entry.key().to_owned(), entry.value().to_owned())).collect()
 }
 
 /// A text file beside a model.
@@ -240,7 +297,7 @@ mod tests {
     use super::*;
 
     fn open_one(wanted: &str) -> Result<ModelSpec, ZooError> {
-        open(&find(None, &[wanted.parse().unwrap()])?.found[0])
+        open(&find(None, &[wanted.parse().unwrap()])?.found[0], &Choices::default())
     }
 
     #[test]

@@ -329,6 +329,23 @@ fn element(tensor: &Tensor) -> Option<Element> {
     }
 }
 
+/// Width and height of the graph's images, where the file fixes both.
+pub(super) fn image_size(interface: &Interface, overrides: &SignatureOverrides) -> Option<(u32, u32)> {
+    let chosen = |input: &&Input| overrides.input.name.as_ref().is_none_or(|name| *name == input.tensor.name);
+    let input = interface.inputs.iter().find(chosen)?;
+    let layout = overrides.input.layout.or(match input.channels? {
+        ChannelAxis::First => Some(TensorLayout::Nchw),
+        ChannelAxis::Last => Some(TensorLayout::Nhwc),
+    })?;
+    let first = match layout {
+        TensorLayout::Nchw => 2,
+        TensorLayout::Nhwc => 1,
+    };
+    let side =
+        |at: usize| input.tensor.dims.as_ref()?.get(at).and_then(fixed).and_then(|side| u32::try_from(side).ok());
+    Some((side(first + 1)?, side(first)?))
+}
+
 fn fits(dim: &Dim, size: usize) -> bool {
     match dim {
         Dim::Fixed(found) => *found == size,

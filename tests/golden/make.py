@@ -1,4 +1,4 @@
-"""Makes every fixture and golden array of this folder from inputs/*.jpg, with Pillow as the reference.
+"""Makes every fixture and golden array of this folder from inputs/*.jpg, with Pillow and OpenCV as the references.
 
     python -m pip install -r requirements.txt
     python make.py
@@ -15,6 +15,7 @@ import shutil
 import struct
 import zlib
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -414,12 +415,15 @@ def centre_crop_start(size: int, crop: int, rounding: str) -> int:
     if rounding == "floor":
         # transformers.image_transforms.center_crop: (size - crop) // 2, and ceil((crop - size) / 2) zeros before.
         return (size - crop) // 2
+    if rounding == "floor-pad-after":
+        # transformers.image_processing_backends.TorchvisionBackend.center_crop: (crop - size) // 2 before, then int(... / 2.0).
+        return -((crop - size) // 2) if crop > size else int((size - crop) / 2.0)
     # torchvision.transforms.functional.center_crop: pads (crop - size) // 2 before, then int(round(... / 2.0)).
     return -((crop - size) // 2) if crop > size else int(round((size - crop) / 2.0))
 
 
-def centre_crop(image: np.ndarray, width: int, height: int, rounding: str) -> np.ndarray:
-    out = np.zeros((height, width, 3), np.uint8)
+def centre_crop(image: np.ndarray, width: int, height: int, rounding: str, fill=(0, 0, 0)) -> np.ndarray:
+    out = np.full((height, width, 3), fill, np.uint8)
     top = centre_crop_start(image.shape[0], height, rounding)
     left = centre_crop_start(image.shape[1], width, rounding)
     for y in range(height):
@@ -456,6 +460,49 @@ def write_preprocess_goldens() -> None:
                     resize={"shortest_edge": edge},
                     crop={"width": width, "height": height, "rounding": rounding},
                 )
+    for edge, width, height in [(24, 35, 33), (41, 32, 24)]:
+        size = (int(edge * source.size[0] / source.size[1]), edge)
+        add(
+            f"crop-floor-pad-after-bilinear-{edge}-{width}x{height}",
+            centre_crop(np.asarray(source.resize(size, FILTERS["bilinear"])), width, height, "floor-pad-after"),
+            filter="bilinear",
+            resize={"shortest_edge": edge},
+            crop={"width": width, "height": height, "rounding": "floor-pad-after"},
+        )
+    # timm's ResizeKeepRatio: both sides over one ratio, rounded half to even; its border mode pads with the mean colour.
+    fill = [124, 116, 104]
+    for mode, pick in [("cover", min), ("contain", max)]:
+        for width, height in [(40, 40), (48, 31), (31, 48)]:
+            ratio = pick(source.size[0] / width, source.size[1] / height)
+            size = tuple(round(side / ratio) for side in source.size)
+            add(
+                f"{mode}-bicubic-{width}x{height}",
+                centre_crop(np.asarray(source.resize(size, FILTERS["bicubic"])), width, height, "round-half-even", fill),
+                filter="bicubic",
+                resize={mode: [width, height]},
+                crop={"width": width, "height": height, "rounding": "round-half-even", "fill": fill},
+            )
+    # OpenCV: whole blocks, parts of pixels, one side or both sides growing. 101 and 67 are primes, 96 and 64 are not.
+    even = source.crop((2, 1, 98, 65))
+    np.asarray(even).tofile(PREPROCESS / "source-even.rgb")
+    for name, method in [("opencv_area", cv2.INTER_AREA), ("opencv_linear", cv2.INTER_LINEAR)]:
+        for which, picture, sizes in [
+            ({}, source, [(32, 32), (50, 33), (101, 40), (60, 67), (131, 90), (60, 90), (131, 40), (1, 1), (7, 130)]),
+            ({"source": "even"}, even, [(48, 32), (32, 16), (96, 64), (48, 64), (24, 31), (192, 128), (192, 32)]),
+        ]:
+            for width, height in sizes:
+                resized = cv2.resize(np.asarray(picture), (width, height), interpolation=method)
+                label = f"exact-{name}-{width}x{height}" + ("-even" if which else "")
+                add(label, resized, filter=name, resize={"exact": [width, height]}, **which)
+        # The shorter side, as MLPerf computes the longer one, and its centre crop.
+        resized = cv2.resize(np.asarray(source), (int(40 * 101 / 67), 40), interpolation=method)
+        add(
+            f"crop-floor-{name}-40-31x36",
+            centre_crop(resized, 31, 36, "floor"),
+            filter=name,
+            resize={"shortest_edge": 40},
+            crop={"width": 31, "height": 36, "rounding": "floor"},
+        )
     mean = np.array([0.485, 0.456, 0.406], np.float32)
     std = np.array([0.229, 0.224, 0.225], np.float32)
     small = centre_crop(np.asarray(source.resize((60, 40), FILTERS["bilinear"])), 32, 32, "floor")

@@ -13,6 +13,8 @@ impl fmt::Display for Filter {
             Self::Hamming => "hamming",
             Self::Bicubic => "bicubic",
             Self::Lanczos => "lanczos",
+            Self::OpencvArea => "opencv area",
+            Self::OpencvLinear => "opencv linear",
         })
     }
 }
@@ -25,9 +27,14 @@ impl fmt::Display for Recipe {
             Resize::None => write!(f, "no resize")?,
             Resize::Exact { width, height } => write!(f, "resize to {width}x{height} {filter}")?,
             Resize::ShortestEdge(edge) => write!(f, "shortest edge {edge} {filter}")?,
+            Resize::Cover { width, height } => write!(f, "cover {width}x{height} {filter}")?,
+            Resize::Contain { width, height } => write!(f, "fit into {width}x{height} {filter}")?,
         }
-        if let Some(CenterCrop { width, height, .. }) = crop {
+        if let Some(CenterCrop { width, height, rounding: _, fill }) = crop {
             write!(f, ", centre crop {width}x{height}")?;
+            if *fill != [0; 3] {
+                write!(f, " on {fill:?}")?;
+            }
         }
         let order = match channel_order {
             ChannelOrder::Rgb => "RGB",
@@ -48,7 +55,7 @@ mod tests {
         let recipe = Recipe::new(RecipeSteps {
             resize: Resize::ShortestEdge(256),
             filter: Filter::Bicubic,
-            crop: Some(CenterCrop { width: 224, height: 224, rounding: CropRounding::Floor }),
+            crop: Some(CenterCrop::new(224, 224, CropRounding::Floor)),
             rescale: 1.0 / 255.0,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],

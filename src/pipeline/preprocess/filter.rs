@@ -3,10 +3,20 @@
 use std::f64::consts::PI;
 
 use super::geometry::Axis;
-use super::recipe::Filter;
 
 /// Fraction bits of a weight: Pillow's `PRECISION_BITS = 32 - 8 - 2`, which leaves two bits of headroom above a u8.
 pub(super) const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// Pillow's filters, less the choice of a library that [`super::recipe::Filter`] adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    Nearest,
+    Box,
+    Bilinear,
+    Hamming,
+    Bicubic,
+    Lanczos,
+}
 
 /// For each position of an axis' window: which source positions count, and how much.
 #[derive(Debug, Default)]
@@ -25,16 +35,16 @@ struct Span {
 
 impl Taps {
     /// Replaces the taps by those of `axis`; the allocations stay.
-    pub(super) fn compute(&mut self, filter: Filter, axis: Axis) {
+    pub(super) fn compute(&mut self, kernel: Kernel, axis: Axis) {
         self.spans.clear();
         self.weights.clear();
-        match filter {
-            Filter::Nearest => self.compute_nearest(axis),
-            Filter::Box => self.compute_weighted(axis, 0.5, box_filter),
-            Filter::Bilinear => self.compute_weighted(axis, 1.0, bilinear),
-            Filter::Hamming => self.compute_weighted(axis, 1.0, hamming),
-            Filter::Bicubic => self.compute_weighted(axis, 2.0, bicubic),
-            Filter::Lanczos => self.compute_weighted(axis, 3.0, lanczos),
+        match kernel {
+            Kernel::Nearest => self.compute_nearest(axis),
+            Kernel::Box => self.compute_weighted(axis, 0.5, box_filter),
+            Kernel::Bilinear => self.compute_weighted(axis, 1.0, bilinear),
+            Kernel::Hamming => self.compute_weighted(axis, 1.0, hamming),
+            Kernel::Bicubic => self.compute_weighted(axis, 2.0, bicubic),
+            Kernel::Lanczos => self.compute_weighted(axis, 3.0, lanczos),
         }
     }
 

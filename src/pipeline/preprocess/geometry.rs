@@ -35,13 +35,13 @@ impl Axis {
             let spare = output - resized;
             let padding = match rounding {
                 CropRounding::Floor => spare.div_ceil(2),
-                CropRounding::RoundHalfEven => spare / 2,
+                CropRounding::FloorPadAfter | CropRounding::RoundHalfEven => spare / 2,
             };
             return Self { source, resized, first: 0, window: resized, padding, output };
         }
         let spare = resized - output;
         let first = match rounding {
-            CropRounding::Floor => spare / 2,
+            CropRounding::Floor | CropRounding::FloorPadAfter => spare / 2,
             // Python's round: a half goes to the even neighbour.
             CropRounding::RoundHalfEven => spare / 2 + usize::from(spare % 4 == 3),
         };
@@ -65,6 +65,8 @@ impl Geometry {
             Resize::None => (u64::from(width), u64::from(height)),
             Resize::Exact { width, height } => (u64::from(width), u64::from(height)),
             Resize::ShortestEdge(edge) => shortest_edge(u64::from(edge), u64::from(width), u64::from(height)),
+            Resize::Cover { width: w, height: h } => keep_ratio((width, height), (w, h), f64::min),
+            Resize::Contain { width: w, height: h } => keep_ratio((width, height), (w, h), f64::max),
         };
         if steps.crop.is_none() && resized_width.saturating_mul(resized_height) > SAMPLE_PIXELS_MAX {
             return Err(PreprocessError::SampleTooLarge {
@@ -86,6 +88,15 @@ impl Geometry {
 /// of two sides is never close enough to the next integer to be rounded up to it.
 fn shortest_edge(edge: u64, width: u64, height: u64) -> (u64, u64) {
     if width <= height { (edge, edge * height / width) } else { (edge * width / height, edge) }
+}
+
+/// Both sides divided by one of the two ratios between picture and target, `round` as Python does it. A side that would
+/// vanish keeps one pixel; timm fails there.
+fn keep_ratio(picture: (u32, u32), target: (u32, u32), pick: fn(f64, f64) -> f64) -> (u64, u64) {
+    let (width, height) = (f64::from(picture.0), f64::from(picture.1));
+    let ratio = pick(width / f64::from(target.0), height / f64::from(target.1));
+    let scaled = |side: f64| ((side / ratio).round_ties_even() as u64).max(1);
+    (scaled(width), scaled(height))
 }
 
 #[cfg(test)]
@@ -111,7 +122,19 @@ mod tests {
     #[test]
     fn odd_padding_stands_before_in_transformers_and_after_in_torchvision() {
         assert_eq!(axis(5, 8, CropRounding::Floor), (0, 2));
+        assert_eq!(axis(5, 8, CropRounding::FloorPadAfter), (0, 1));
         assert_eq!(axis(5, 8, CropRounding::RoundHalfEven), (0, 1));
+    }
+
+    #[test]
+    fn cover_fills_the_target_and_contain_stays_inside() {
+        assert_eq!(keep_ratio((500, 375), (256, 256), f64::min), (341, 256));
+        assert_eq!(keep_ratio((500, 375), (224, 224), f64::max), (224, 168));
+        assert_eq!(keep_ratio((500, 375), (320, 224), f64::min), (320, 240));
+        // Halves go to the even side: 3 * 5 / 2 = 7.5 and 3 * 3 / 2 = 4.5.
+        assert_eq!(keep_ratio((2, 5), (3, 3), f64::min), (3, 8));
+        assert_eq!(keep_ratio((2, 3), (3, 3), f64::min), (3, 4));
+        assert_eq!(keep_ratio((1, 20_000), (224, 224), f64::max), (1, 224));
     }
 
     #[test]

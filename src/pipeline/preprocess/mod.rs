@@ -1,11 +1,12 @@
 //! [`Image`] -> [`Sample`]: resize, crop, normalise, as the model's [`Recipe`] says.
 //!
-//! Equal to Pillow followed by numpy, bit for bit. Resize and crop are one step: pixels outside the crop are never
+//! Equal to Pillow (or OpenCV) followed by numpy, bit for bit. Resize and crop are one step: pixels outside the crop are never
 //! computed. Where a recipe comes from is the zoo's business.
 
 mod describe;
 mod filter;
 mod geometry;
+mod opencv;
 mod recipe;
 mod resize;
 
@@ -92,16 +93,17 @@ pub fn preprocess_into(
     let table = recipe.values();
     let Geometry { x, y } = geometry;
     let plane = x.output * y.output;
-    if x.window < x.output || y.window < y.output {
-        // Black first; the window then covers what it covers.
-        for (values, table) in values.chunks_exact_mut(plane).zip(table) {
-            values.fill(table[0]);
-        }
-    }
     let channels = match steps.channel_order {
         ChannelOrder::Rgb => [0, 1, 2],
         ChannelOrder::Bgr => [2, 1, 0],
     };
+    if x.window < x.output || y.window < y.output {
+        // The padding first; the window then covers what it covers.
+        let fill = padding_colour(steps);
+        for ((values, table), channel) in values.chunks_exact_mut(plane).zip(table).zip(channels) {
+            values.fill(table[usize::from(fill[channel])]);
+        }
+    }
     // row: [W,3] u8 -> values: [3,H,W] f32
     resize::for_each_row(image.rgb(), &geometry, steps.filter, scratch, |index, row| {
         let at = (y.padding + index) * x.output + x.padding;
@@ -119,12 +121,17 @@ fn shape_of(geometry: &Geometry) -> SampleShape {
     SampleShape { height: side(geometry.y.output), width: side(geometry.x.output) }
 }
 
+/// R, G, B of what a crop beyond the picture shows.
+fn padding_colour(steps: &RecipeSteps) -> [u8; 3] {
+    steps.crop.map_or([0; 3], |crop| crop.fill)
+}
+
 /// The sample before normalisation, `[H,W,3]` u8 in RGB: what the golden arrays compare.
 #[cfg(test)]
 fn sample_pixels(image: &Image, steps: &RecipeSteps) -> Result<Vec<u8>, PreprocessError> {
     let geometry = Geometry::new(image.width(), image.height(), steps)?;
     let Geometry { x, y } = geometry;
-    let mut out = vec![0; x.output * y.output * 3];
+    let mut out = padding_colour(steps).repeat(x.output * y.output);
     resize::for_each_row(image.rgb(), &geometry, steps.filter, &mut Scratch::default(), |index, row| {
         let at = ((y.padding + index) * x.output + x.padding) * 3;
         out[at..at + row.len()].copy_from_slice(row);

@@ -1,6 +1,6 @@
 //! What a model was trained to see. A [`Recipe`] is checked once, when it is made; the stage then only computes.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::pipeline::types::SampleShape;
 
@@ -8,8 +8,8 @@ use crate::pipeline::types::SampleShape;
 pub const RECIPE_SIDE_MAX: u32 = 4096;
 
 /// How the picture is brought to size before the crop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Resize {
     /// The picture keeps its size.
     None,
@@ -23,10 +23,27 @@ pub enum Resize {
     /// The shorter side becomes this long, the longer one `size * long / short`, rounded down as torchvision and
     /// transformers do.
     ShortestEdge(u32),
+    /// The aspect ratio is kept, and the smaller of the two sizes that touch this one is not taken: nothing of it stays
+    /// empty. Both sides are rounded to the nearest, half to even, as timm's `ResizeKeepRatio(longest=0)` does.
+    Cover {
+        /// Width to cover, in pixels.
+        width: u32,
+        /// Height to cover, in pixels.
+        height: u32,
+    },
+    /// The aspect ratio is kept and the whole picture fits; the crop then pads. Rounded like [`Resize::Cover`], as
+    /// timm's `ResizeKeepRatio(longest=1)` does.
+    Contain {
+        /// Width to fit into, in pixels.
+        width: u32,
+        /// Height to fit into, in pixels.
+        height: u32,
+    },
 }
 
-/// Pillow's resampling filters, antialiased when the picture shrinks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+/// How pixels are computed. The first six are Pillow's, antialiased when the picture shrinks; the last two are OpenCV's,
+/// which differ from all of Pillow's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     /// The pixel under the centre; never antialiased.
@@ -41,19 +58,26 @@ pub enum Filter {
     Bicubic,
     /// Lanczos-windowed sinc, support 3.
     Lanczos,
+    /// `cv2.INTER_AREA`: each output pixel is the mean of the area that it covers.
+    OpencvArea,
+    /// `cv2.INTER_LINEAR`: between four pixels, never antialiased.
+    OpencvLinear,
 }
 
 /// Which of two neighbouring offsets a centre crop takes when it cannot be centred exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropRounding {
-    /// transformers and timm: `(size - crop) // 2`, also below zero: the larger half of the padding stands before.
+    /// transformers on Pillow: `(size - crop) // 2`, also below zero: the larger half of the padding stands before.
     Floor,
-    /// torchvision: `int(round((size - crop) / 2.0))`, half to even; the smaller half of the padding stands before.
+    /// transformers on torch (the `Fast` processors): `(size - crop) // 2`; the smaller half of the padding stands before.
+    FloorPadAfter,
+    /// torchvision and timm: `int(round((size - crop) / 2.0))`, half to even; the smaller half of the padding stands before.
     RoundHalfEven,
 }
 
-/// A centre crop. A picture smaller than the crop is padded with black, which normalisation then treats like any pixel.
+/// A centre crop. A picture smaller than the crop is padded with one colour, which normalisation then treats like any
+/// pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct CenterCrop {
     /// Width in pixels.
@@ -62,10 +86,25 @@ pub struct CenterCrop {
     pub height: u32,
     /// How the offset is rounded.
     pub rounding: CropRounding,
+    /// Colour of the padding, R, G, B; black nearly everywhere.
+    #[serde(skip_serializing_if = "is_black")]
+    pub fill: [u8; 3],
+}
+
+impl CenterCrop {
+    /// A crop that pads with black.
+    #[must_use]
+    pub const fn new(width: u32, height: u32, rounding: CropRounding) -> Self {
+        Self { width, height, rounding, fill: [0; 3] }
+    }
+}
+
+fn is_black(fill: &[u8; 3]) -> bool {
+    *fill == [0; 3]
 }
 
 /// Order of the channels as the model sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelOrder {
     /// Red first.
@@ -151,7 +190,9 @@ impl Recipe {
     pub fn new(steps: RecipeSteps) -> Result<Self, RecipeError> {
         match steps.resize {
             Resize::None => {}
-            Resize::Exact { width, height } => check_side("resize", width, height)?,
+            Resize::Exact { width, height } | Resize::Cover { width, height } | Resize::Contain { width, height } => {
+                check_side("resize", width, height)?;
+            }
             Resize::ShortestEdge(edge) => check_side("resize", edge, edge)?,
         }
         if let Some(crop) = steps.crop {
@@ -185,7 +226,7 @@ impl Recipe {
         match (self.steps.crop, self.steps.resize) {
             (Some(crop), _) => Some(SampleShape { height: crop.height, width: crop.width }),
             (None, Resize::Exact { width, height }) => Some(SampleShape { height, width }),
-            (None, Resize::None | Resize::ShortestEdge(_)) => None,
+            (None, Resize::None | Resize::ShortestEdge(_) | Resize::Cover { .. } | Resize::Contain { .. }) => None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! The two passes of a resize, only for the pixels that the crop keeps: horizontal, u8 between, then vertical.
-//! Equal to Pillow's 8-bit resampling in every bit.
+//! Equal to Pillow's 8-bit resampling in every bit; OpenCV's filters are next door.
 
 use pulp::{Arch, NullaryFnOnce};
 
-use super::filter::{PRECISION_BITS, Taps};
+use super::filter::{Kernel, PRECISION_BITS, Taps};
 use super::geometry::Geometry;
+use super::opencv::{self, Method};
 use super::recipe::Filter;
 
 /// Half of the last place, so that the shift rounds.
@@ -35,6 +36,38 @@ pub(super) fn for_each_row(
     geometry: &Geometry,
     filter: Filter,
     scratch: &mut Scratch,
+    emit: impl FnMut(usize, &[u8]),
+) {
+    match resampler(filter) {
+        Resampler::Pillow(kernel) => for_each_row_as_pillow(rgb, geometry, kernel, scratch, emit),
+        Resampler::Opencv(method) => opencv::for_each_row(rgb, geometry, method, emit),
+    }
+}
+
+/// Whose arithmetic a filter asks for.
+enum Resampler {
+    Pillow(Kernel),
+    Opencv(Method),
+}
+
+fn resampler(filter: Filter) -> Resampler {
+    match filter {
+        Filter::Nearest => Resampler::Pillow(Kernel::Nearest),
+        Filter::Box => Resampler::Pillow(Kernel::Box),
+        Filter::Bilinear => Resampler::Pillow(Kernel::Bilinear),
+        Filter::Hamming => Resampler::Pillow(Kernel::Hamming),
+        Filter::Bicubic => Resampler::Pillow(Kernel::Bicubic),
+        Filter::Lanczos => Resampler::Pillow(Kernel::Lanczos),
+        Filter::OpencvArea => Resampler::Opencv(Method::Area),
+        Filter::OpencvLinear => Resampler::Opencv(Method::Linear),
+    }
+}
+
+fn for_each_row_as_pillow(
+    rgb: &[u8],
+    geometry: &Geometry,
+    kernel: Kernel,
+    scratch: &mut Scratch,
     mut emit: impl FnMut(usize, &[u8]),
 ) {
     let Geometry { x, y } = *geometry;
@@ -44,20 +77,20 @@ pub(super) fn for_each_row(
     // A pass that changes nothing is skipped, as in Pillow: Lanczos weights at scale 1 are not exactly 0 and 1.
     let vertical_needed = y.resized != y.source;
     if vertical_needed {
-        vertical.compute(filter, y);
+        vertical.compute(kernel, y);
     }
     let rows = if vertical_needed { vertical.source_range() } else { y.first..y.first + y.window };
 
     // src: `stride` bytes a row, of which `offset..offset + row_bytes` are the window; row 0 is source row rows.start.
     let (src, stride, offset) = if x.resized != x.source {
-        horizontal.compute(filter, x);
+        horizontal.compute(kernel, x);
         let len = rows.len() * row_bytes;
         if between.len() < len {
             between.resize(len, 0);
         }
         let source = &rgb[rows.start * x.source * 3..rows.end * x.source * 3];
         let between = &mut between[..len];
-        if filter == Filter::Nearest {
+        if kernel == Kernel::Nearest {
             pick_columns(source, x.source * 3, horizontal, between);
         } else {
             Arch::new().dispatch(Horizontal { src: source, stride: x.source * 3, taps: horizontal, dst: between });
@@ -71,7 +104,7 @@ pub(super) fn for_each_row(
     for index in 0..y.window {
         if !vertical_needed {
             emit(index, &src[index * stride + offset..][..row_bytes]);
-        } else if filter == Filter::Nearest {
+        } else if kernel == Kernel::Nearest {
             let (start, _) = vertical.at(index);
             emit(index, &src[(start - rows.start) * stride + offset..][..row_bytes]);
         } else {
@@ -237,16 +270,24 @@ fn vertical_row_plain(src: &[u8], stride: usize, weights: &[i32], dst: &mut [u8]
     }
 }
 
-/// The oracle: resize the whole picture in plain loops, one full pass after the other.
+/// The oracle: resize the whole picture, Pillow's way in plain loops, one full pass after the other.
 #[cfg(test)]
 pub(super) fn resize_whole(rgb: &[u8], geometry: &Geometry, filter: Filter) -> Vec<u8> {
     use super::geometry::Axis;
     let whole = |axis: Axis| Axis { first: 0, window: axis.resized, padding: 0, output: axis.resized, ..axis };
     let (x, y) = (whole(geometry.x), whole(geometry.y));
+    let kernel = match resampler(filter) {
+        Resampler::Pillow(kernel) => kernel,
+        Resampler::Opencv(method) => {
+            let mut out = Vec::new();
+            opencv::for_each_row(rgb, &Geometry { x, y }, method, |_, row| out.extend_from_slice(row));
+            return out;
+        }
+    };
     let mut taps = Taps::default();
     let mut between = rgb.to_vec();
     if x.resized != x.source {
-        taps.compute(filter, x);
+        taps.compute(kernel, x);
         between = vec![0; y.source * x.resized * 3];
         for (src, dst) in rgb.chunks_exact(x.source * 3).zip(between.chunks_exact_mut(x.resized * 3)) {
             horizontal_row(src, &taps, dst);
@@ -255,7 +296,7 @@ pub(super) fn resize_whole(rgb: &[u8], geometry: &Geometry, filter: Filter) -> V
     if y.resized == y.source {
         return between;
     }
-    taps.compute(filter, y);
+    taps.compute(kernel, y);
     let stride = x.resized * 3;
     let mut out = vec![0; y.resized * stride];
     for (index, dst) in out.chunks_exact_mut(stride).enumerate() {

@@ -1,6 +1,7 @@
-//! Golden arrays from Pillow and numpy (`tests/golden/make.py`), and the properties that hold for any picture.
+//! Golden arrays from Pillow, OpenCV and numpy (`tests/golden/make.py`), and the properties that hold for any picture.
 //!
-//! The tolerance is zero everywhere: the arithmetic is integer once the weights are fixed, and the weights agree.
+//! The tolerance is zero everywhere: the arithmetic is integer once the weights are fixed, and the weights agree. Where
+//! OpenCV adds up f32, the order is the same too.
 
 use std::path::PathBuf;
 
@@ -11,8 +12,16 @@ use super::geometry::Geometry;
 use super::*;
 use crate::pipeline::types::{ImageFormat, ImageInfo};
 
-const FILTERS: [Filter; 6] =
-    [Filter::Nearest, Filter::Box, Filter::Bilinear, Filter::Hamming, Filter::Bicubic, Filter::Lanczos];
+const FILTERS: [Filter; 8] = [
+    Filter::Nearest,
+    Filter::Box,
+    Filter::Bilinear,
+    Filter::Hamming,
+    Filter::Bicubic,
+    Filter::Lanczos,
+    Filter::OpencvArea,
+    Filter::OpencvLinear,
+];
 
 fn golden(name: &str) -> Vec<u8> {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/preprocess")).join(name);
@@ -25,6 +34,15 @@ fn image(width: u32, height: u32, rgb: Vec<u8>) -> Image {
 
 fn source() -> Image {
     image(101, 67, golden("source.rgb"))
+}
+
+/// The picture that a case starts from: `source.rgb`, or its part of 96x64 pixels, whose sides divide well.
+fn source_of(case: &Value) -> Image {
+    match case.get("source").and_then(Value::as_str) {
+        None => source(),
+        Some("even") => image(96, 64, golden("source-even.rgb")),
+        Some(other) => panic!("source {other}"),
+    }
 }
 
 fn steps() -> RecipeSteps {
@@ -45,9 +63,12 @@ fn number(value: &Value) -> u32 {
 
 fn steps_of_case(case: &Value) -> RecipeSteps {
     let resize = &case["resize"];
-    let resize = match (resize.get("exact"), resize.get("shortest_edge")) {
-        (Some(exact), None) => Resize::Exact { width: number(&exact[0]), height: number(&exact[1]) },
-        (None, Some(edge)) => Resize::ShortestEdge(number(edge)),
+    let (kind, size) = resize.as_object().unwrap().iter().next().unwrap();
+    let resize = match (kind.as_str(), size) {
+        ("shortest_edge", edge) => Resize::ShortestEdge(number(edge)),
+        ("exact", size) => Resize::Exact { width: number(&size[0]), height: number(&size[1]) },
+        ("cover", size) => Resize::Cover { width: number(&size[0]), height: number(&size[1]) },
+        ("contain", size) => Resize::Contain { width: number(&size[0]), height: number(&size[1]) },
         _ => panic!("resize of {case}"),
     };
     let name = case["filter"].as_str().unwrap();
@@ -57,9 +78,11 @@ fn steps_of_case(case: &Value) -> RecipeSteps {
         height: number(&crop["height"]),
         rounding: match crop["rounding"].as_str().unwrap() {
             "floor" => CropRounding::Floor,
+            "floor-pad-after" => CropRounding::FloorPadAfter,
             "round-half-even" => CropRounding::RoundHalfEven,
             other => panic!("rounding {other}"),
         },
+        fill: crop.get("fill").map_or([0; 3], |fill| [0, 1, 2].map(|at| u8::try_from(number(&fill[at])).unwrap())),
     });
     let channel_order = match case.get("order").and_then(Value::as_str) {
         None | Some("rgb") => ChannelOrder::Rgb,
@@ -74,8 +97,7 @@ fn cases() -> Vec<Value> {
 }
 
 #[test]
-fn pixels_equal_pillow() {
-    let source = source();
+fn pixels_equal_pillow_and_opencv() {
     let mut compared = 0;
     for case in cases() {
         let name = case["name"].as_str().unwrap();
@@ -83,7 +105,7 @@ fn pixels_equal_pillow() {
             continue;
         }
         let expected = golden(&format!("{name}.rgb"));
-        let found = sample_pixels(&source, &steps_of_case(&case)).unwrap();
+        let found = sample_pixels(&source_of(&case), &steps_of_case(&case)).unwrap();
         let off: Vec<(usize, u8, u8)> = (0..expected.len().max(found.len()))
             .filter_map(|at| match (found.get(at), expected.get(at)) {
                 (Some(found), Some(expected)) if found == expected => None,
@@ -93,7 +115,7 @@ fn pixels_equal_pillow() {
         assert!(off.is_empty(), "{name}: {} of {} differ, first {:?}", off.len(), expected.len(), off[0]);
         compared += 1;
     }
-    assert!(compared >= 60, "only {compared} golden arrays were found");
+    assert!(compared >= 100, "only {compared} golden arrays were found");
 }
 
 #[test]
@@ -111,6 +133,21 @@ fn values_equal_numpy_in_every_bit() {
 }
 
 #[test]
+fn padding_has_the_colour_of_the_crop_in_the_order_of_the_model() {
+    let fill = [200, 100, 50];
+    let crop = Some(CenterCrop { fill, ..CenterCrop::new(5, 5, CropRounding::Floor) });
+    let plain = RecipeSteps { rescale: 1.0, mean: [0.0; 3], std: [1.0; 3], crop, ..steps() };
+    for (channel_order, corner) in
+        [(ChannelOrder::Rgb, [200.0, 100.0, 50.0]), (ChannelOrder::Bgr, [50.0, 100.0, 200.0])]
+    {
+        let recipe = Recipe::new(RecipeSteps { channel_order, ..plain.clone() }).unwrap();
+        let sample = preprocess(&image(3, 3, vec![7; 27]), &recipe).unwrap();
+        assert_eq!([0, 25, 50].map(|at| sample.values()[at]), corner);
+        assert_eq!(sample.values()[12], 7.0);
+    }
+}
+
+#[test]
 fn rescaling_by_the_rounded_fraction_is_division_by_255() {
     let identity = RecipeSteps { mean: [0.0; 3], std: [1.0; 3], ..steps() };
     let recipe = Recipe::new(identity).unwrap();
@@ -122,7 +159,7 @@ fn rescaling_by_the_rounded_fraction_is_division_by_255() {
 #[test]
 fn extreme_picture_computes_only_its_crop() {
     let tall = image(1, 20_000, (0..60_000).map(|i| (i % 251) as u8).collect());
-    let crop = Some(CenterCrop { width: 224, height: 224, rounding: CropRounding::Floor });
+    let crop = Some(CenterCrop::new(224, 224, CropRounding::Floor));
     let recipe = Recipe::new(RecipeSteps { resize: Resize::ShortestEdge(256), crop, ..steps() }).unwrap();
     let mut scratch = Scratch::default();
     let mut values = vec![0.0; 3 * 224 * 224];
@@ -154,7 +191,7 @@ fn empty_picture_is_refused() {
 
 #[test]
 fn impossible_recipes_are_refused() {
-    let crop = |width, height| Some(CenterCrop { width, height, rounding: CropRounding::Floor });
+    let crop = |width, height| Some(CenterCrop::new(width, height, CropRounding::Floor));
     let refused = [
         (RecipeSteps { resize: Resize::ShortestEdge(0), ..steps() }, "resize 0x0 is outside 1..=4096 pixels a side"),
         (RecipeSteps { crop: crop(224, 4097), ..steps() }, "crop 224x4097 is outside 1..=4096 pixels a side"),
@@ -173,13 +210,17 @@ fn impossible_recipes_are_refused() {
 
 #[test]
 fn shape_is_known_where_crop_or_exact_size_fix_it() {
-    let crop = Some(CenterCrop { width: 5, height: 7, rounding: CropRounding::Floor });
+    let crop = Some(CenterCrop::new(5, 7, CropRounding::Floor));
     let shape = |steps| Recipe::new(steps).unwrap().sample_shape();
     let exact = Resize::Exact { width: 3, height: 4 };
     assert_eq!(shape(RecipeSteps { crop, ..steps() }), Some(SampleShape { height: 7, width: 5 }));
     assert_eq!(shape(RecipeSteps { resize: exact, ..steps() }), Some(SampleShape { height: 4, width: 3 }));
     assert_eq!(shape(RecipeSteps { resize: exact, crop, ..steps() }), Some(SampleShape { height: 7, width: 5 }));
-    assert_eq!(shape(RecipeSteps { resize: Resize::ShortestEdge(9), ..steps() }), None);
+    for resize in
+        [Resize::ShortestEdge(9), Resize::Cover { width: 9, height: 9 }, Resize::Contain { width: 9, height: 9 }]
+    {
+        assert_eq!(shape(RecipeSteps { resize, ..steps() }), None);
+    }
     assert_eq!(shape(steps()), None);
 }
 
@@ -190,6 +231,12 @@ fn recipe_shows_its_steps_as_json() {
     assert_eq!(json["resize"]["shortest_edge"], 256);
     assert_eq!(json["filter"], "bilinear");
     assert_eq!(json.as_object().unwrap().len(), 7);
+    let fill = [124, 116, 104];
+    for (fill, shown) in [([0; 3], Value::Null), (fill, serde_json::json!(fill))] {
+        let crop = Some(CenterCrop { fill, ..CenterCrop::new(8, 8, CropRounding::RoundHalfEven) });
+        let json = serde_json::to_value(Recipe::new(RecipeSteps { crop, ..steps() }).unwrap()).unwrap();
+        assert_eq!((&json["crop"]["fill"], &json["crop"]["rounding"]), (&shown, &Value::from("round_half_even")));
+    }
 }
 
 fn any_resize() -> impl Strategy<Value = Resize> {
@@ -197,13 +244,16 @@ fn any_resize() -> impl Strategy<Value = Resize> {
         Just(Resize::None),
         (1..90_u32, 1..90_u32).prop_map(|(width, height)| Resize::Exact { width, height }),
         (1..60_u32).prop_map(Resize::ShortestEdge),
+        (1..60_u32, 1..60_u32).prop_map(|(width, height)| Resize::Cover { width, height }),
+        (1..60_u32, 1..60_u32).prop_map(|(width, height)| Resize::Contain { width, height }),
     ]
 }
 
 fn any_steps() -> impl Strategy<Value = RecipeSteps> {
-    let rounding = prop_oneof![Just(CropRounding::Floor), Just(CropRounding::RoundHalfEven)];
-    let crop =
-        (1..70_u32, 1..70_u32, rounding).prop_map(|(width, height, rounding)| CenterCrop { width, height, rounding });
+    let rounding =
+        prop::sample::select(vec![CropRounding::Floor, CropRounding::FloorPadAfter, CropRounding::RoundHalfEven]);
+    let crop = (1..70_u32, 1..70_u32, rounding, any::<[u8; 3]>())
+        .prop_map(|(width, height, rounding, fill)| CenterCrop { width, height, rounding, fill });
     (any_resize(), prop::sample::select(FILTERS.to_vec()), prop::option::of(crop))
         .prop_map(|(resize, filter, crop)| RecipeSteps { resize, filter, crop, ..steps() })
 }
@@ -230,7 +280,7 @@ proptest! {
         let Geometry { x, y } = geometry;
         let fused = sample_pixels(&picture, &steps).unwrap();
         let whole = resize::resize_whole(picture.rgb(), &geometry, steps.filter);
-        let mut expected = vec![0; x.output * y.output * 3];
+        let mut expected = steps.crop.map_or([0; 3], |crop| crop.fill).repeat(x.output * y.output);
         for row in 0..y.window {
             let from = ((y.first + row) * x.resized + x.first) * 3;
             let to = ((y.padding + row) * x.output + x.padding) * 3;
