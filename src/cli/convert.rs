@@ -9,7 +9,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::model_folder::{
-    CONFIG_FILE, GraphArgs, MODEL_FILE, ModelFolder, PREPROCESSOR_FILE, RECIPE_FILE, say, size_parser, summary, warn,
+    CONFIG_FILE, GraphArgs, MODEL_FILE, ModelFolder, PREPROCESSOR_FILE, RECIPE_FILE, SIZE_MAX, say, size_parser,
+    summary, warn,
 };
 use crate::graph::build::{Dataset, build};
 use crate::graph::weights::{Checkpoint, Hints, Naming, WeightsFile};
@@ -63,6 +64,38 @@ fn preset_name(name: &str) -> Result<String, String> {
 /// Where the weights are no ResNet's, a file cannot be read, or the folder cannot be written.
 pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let descriptions = Descriptions::find(args)?;
+    let converted = convert(args, &descriptions)?;
+    say(&converted.summary);
+    converted.written.iter().for_each(|line| say(line));
+    say(&format!("serve it: residual serve --model {}", args.graph.output.display()));
+    advise(args, &descriptions, converted.size)
+}
+
+/// Converts without a word and with every option at its default, into a folder whose files may be replaced.
+///
+/// # Errors
+/// As [`run`].
+pub fn convert_quietly(weights: &Path, config: Option<&Path>, output: &Path) -> anyhow::Result<()> {
+    let args = ConvertArgs {
+        weights: weights.to_owned(),
+        config: config.map(Path::to_owned),
+        preset: None,
+        size: None,
+        graph: GraphArgs::replacing(output),
+    };
+    convert(&args, &Descriptions::find(&args)?).map(drop)
+}
+
+struct Converted {
+    /// The network and the graph, in a line.
+    summary: String,
+    /// A line for each file.
+    written: Vec<String>,
+    /// Width and height of the input, in pixels.
+    size: usize,
+}
+
+fn convert(args: &ConvertArgs, descriptions: &Descriptions) -> anyhow::Result<Converted> {
     let hints = match &descriptions.config {
         Some((path, json)) => Hints::from_config(json).with_context(|| format!("read {}", path.display()))?,
         None => Hints::default(),
@@ -71,17 +104,17 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let mut checkpoint = Checkpoint::new(file, hints).with_context(|| format!("read {}", args.weights.display()))?;
     let architecture = checkpoint.architecture().clone();
     let usual = if architecture.is_for_small_pictures() { Dataset::Cifar } else { Dataset::Imagenet };
-    let declared = descriptions.size()?;
-    let size = args.size.or(declared).unwrap_or(usual.size());
+    let size = args.size.or(descriptions.size()?).unwrap_or(usual.size());
 
-    let copies = descriptions.copies();
+    let output = &args.graph.output;
+    let copies = descriptions.copies(output);
     let recipe = args
         .preset
         .as_ref()
         .map(|preset| format!("# How pictures are prepared; written by `residual convert`.\npreset = \"{preset}\"\n"));
     let mut names: Vec<&str> = copies.iter().map(|(name, _)| *name).chain([MODEL_FILE]).collect();
     names.extend(recipe.as_ref().map(|_| RECIPE_FILE));
-    let mut folder = ModelFolder::open(&args.graph.output, args.graph.force, &names)?;
+    let mut folder = ModelFolder::open(output, args.graph.force, &names)?;
 
     let source = args.weights.file_name().unwrap_or(args.weights.as_os_str()).to_string_lossy();
     let form = args.graph.form(size, format!("{architecture}, weights of {source}"));
@@ -95,7 +128,6 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     }
     // Last, so that a folder with a model has what belongs to it.
     folder.add_model(&model)?;
-    let written = folder.finish()?;
 
     let library = match checkpoint.naming() {
         Naming::Torchvision => "torchvision or timm",
@@ -103,31 +135,34 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         Naming::Transformers => "transformers",
     };
     let spoken = format!("{architecture}, saved by {library}");
-    say(&summary(&spoken, &network, architecture.classes(), &form));
-    written.iter().for_each(|line| say(line));
-    say(&format!("serve it: residual serve --model {}", args.graph.output.display()));
-    advise(args, &descriptions, declared, size);
-    Ok(())
+    Ok(Converted {
+        summary: summary(&spoken, &network, architecture.classes(), &form),
+        written: folder.finish()?,
+        size,
+    })
 }
 
 /// Tells where the recipe is not known or does not fit.
-fn advise(args: &ConvertArgs, descriptions: &Descriptions, declared: Option<usize>, size: usize) {
-    let here = args.graph.output.join(RECIPE_FILE);
-    if let (None, false, false) = (&args.preset, descriptions.has_recipe(), here.exists()) {
+fn advise(args: &ConvertArgs, descriptions: &Descriptions, size: usize) -> anyhow::Result<()> {
+    let recipe = args.graph.output.join(RECIPE_FILE);
+    // Written just now, or by the user before.
+    if recipe.exists() {
+        return Ok(());
+    }
+    if !descriptions.have_recipe() {
         warn(
             "nothing says how these weights want their pictures; torchvision-v1 will be assumed. If they are newer \
              torchvision weights (IMAGENET1K_V2), give --preset torchvision-v2; if they are timm's or transformers', \
              give their config.json with --config",
         );
-    }
-    match declared {
-        Some(declared) if declared != size && args.preset.is_none() => warn(&format!(
+    } else if let Some(declared) = descriptions.size()?.filter(|&declared| declared != size) {
+        warn(&format!(
             "the graph takes {size} pixels and the description of the model says {declared}; set resize and crop for \
              {size} in the table [recipe] of {}",
-            here.display()
-        )),
-        Some(_) | None => {}
+            recipe.display()
+        ));
     }
+    Ok(())
 }
 
 /// The JSON files that describe the model, as far as they are there.
@@ -150,15 +185,17 @@ impl Descriptions {
         Ok(Self { config, preprocessor })
     }
 
-    /// The files to put beside the model.
-    fn copies(&self) -> Vec<(&'static str, &[u8])> {
-        let config = self.config.iter().map(|(_, json)| (CONFIG_FILE, json.as_slice()));
-        let preprocessor = self.preprocessor.iter().map(|(_, json)| (PREPROCESSOR_FILE, json.as_slice()));
-        config.chain(preprocessor).collect()
+    /// The files to put beside the model, less those that are there already because they were found there.
+    fn copies(&self, output: &Path) -> Vec<(&'static str, &[u8])> {
+        let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        let files = [(CONFIG_FILE, &self.config), (PREPROCESSOR_FILE, &self.preprocessor)];
+        let found = files.into_iter().filter_map(|(name, file)| Some((name, file.as_ref()?)));
+        let new = found.filter(|(name, (path, _))| !same(path, &output.join(name)));
+        new.map(|(name, (_, json))| (name, json.as_slice())).collect()
     }
 
     /// Whether they say how pictures are prepared: a preprocessor always does, a configuration if it is timm's.
-    fn has_recipe(&self) -> bool {
+    fn have_recipe(&self) -> bool {
         self.preprocessor.is_some()
             || self.config.as_ref().and_then(|(_, json)| timm(json)).is_some_and(|timm| {
                 ["input_size", "crop_pct", "interpolation"].iter().any(|key| timm.get(key).is_some())
@@ -206,9 +243,12 @@ fn side_of_preprocessor(json: &Value) -> anyhow::Result<Option<usize>> {
 }
 
 fn square(height: Option<&Value>, width: Option<&Value>) -> anyhow::Result<Option<usize>> {
-    let side = |value: Option<&Value>| value.and_then(Value::as_u64).and_then(|side| usize::try_from(side).ok());
+    let side = |value: Option<&Value>| value.and_then(Value::as_u64);
     match (side(height), side(width)) {
-        (Some(height), Some(width)) if height == width => Ok(Some(height)),
+        (Some(side), _) | (_, Some(side)) if !(1..=SIZE_MAX).contains(&side) => {
+            bail!("the model takes pictures of {side} pixels; 1 to {SIZE_MAX} are possible")
+        }
+        (Some(height), Some(width)) if height == width => Ok(usize::try_from(height).ok()),
         (Some(height), Some(width)) => bail!(
             "the model takes pictures of {width}x{height} pixels; only square ones can be converted, choose one with --size"
         ),
@@ -264,6 +304,14 @@ mod tests {
         assert_eq!(size(json!({"id2label": {}})), Ok(None));
         assert!(size(json!({"input_size": [3, 2]})).unwrap_err().contains("expected [3, height, width]"));
         assert!(size(json!({"input_size": [3, 200, 100]})).unwrap_err().contains("100x200"));
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        let size = |side: u64| side_of_preprocessor(&json!({"size": side})).map_err(|error| error.to_string());
+        assert_eq!(size(SIZE_MAX), Ok(Some(3584)));
+        assert!(size(SIZE_MAX + 1).unwrap_err().contains("1 to 3584"));
+        assert!(size(0).is_err());
     }
 
     #[test]

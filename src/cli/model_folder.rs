@@ -21,7 +21,7 @@ pub(super) const CONFIG_FILE: &str = "config.json";
 pub(super) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 
 /// Largest input, in pixels: the usual recipe resizes to an eighth more and crops.
-const SIZE_MAX: u64 = RECIPE_SIDE_MAX as u64 / 8 * 7;
+pub(super) const SIZE_MAX: u64 = RECIPE_SIDE_MAX as u64 / 8 * 7;
 /// Largest batch that may be fixed, in images. Beyond it a free batch is the better choice anyway.
 const BATCH_IMAGES_MAX: u64 = 4096;
 
@@ -58,6 +58,12 @@ pub(super) struct GraphArgs {
 }
 
 impl GraphArgs {
+    /// The defaults, and leave to replace what is in `output`.
+    pub(super) fn replacing(output: &Path) -> Self {
+        let GraphForm { dtype, batch_norm, layout, batch, softmax, .. } = GraphForm::default();
+        Self { output: output.to_owned(), force: true, dtype, batch_norm, layout, batch, softmax }
+    }
+
     /// The graph's form for pictures of `size` by `size` pixels.
     pub(super) fn form(&self, size: usize, description: String) -> GraphForm {
         let &Self { dtype, batch_norm, layout, batch, softmax, .. } = self;

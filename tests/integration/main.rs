@@ -6,6 +6,7 @@
 mod bad_input;
 mod classify;
 mod cli;
+mod convert;
 mod edge;
 mod layering;
 mod lifecycle;
@@ -14,3 +15,4 @@ mod models;
 mod overload;
 mod reference;
 mod support;
+mod synth;

@@ -22,7 +22,8 @@ const LOGITS: &str = "logits";
 /// or of this one, where softmax was asked for.
 const PROBABILITIES: &str = "probabilities";
 
-/// Where a network's numbers come from. Names and shapes are those of [`Network::parameters`].
+/// Where a network's numbers come from. Names and shapes are those of [`Network::parameters`]; as many numbers as the
+/// shape says are the source's promise.
 pub trait Weights {
     /// Why a tensor cannot be had.
     type Error;
@@ -431,3 +432,6 @@ fn fold<'a>(
     let weight = weight.iter().enumerate().map(move |(index, &value)| f64::from(value) * factors[index / each.max(1)]);
     (weight, bias.into_iter())
 }
+
+#[cfg(test)]
+mod tests;

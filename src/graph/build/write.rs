@@ -23,12 +23,8 @@ pub fn write_model(model: &ModelProto, to: &mut impl Write) -> io::Result<()> {
     // Clones of names and shapes; the weights inside are shared, not copied.
     let around = ModelProto { graph: None, ..model.clone() }.encode_to_vec();
     let beside_tensors = GraphProto { initializer: Vec::new(), ..graph.clone() }.encode_to_vec();
-    let tensors: usize = graph
-        .initializer
-        .iter()
-        .map(|tensor| tensor.encoded_len())
-        .map(|len| 1 + prost::length_delimiter_len(len) + len)
-        .sum();
+    let tensors: usize =
+        graph.initializer.iter().map(Message::encoded_len).map(|len| 1 + prost::length_delimiter_len(len) + len).sum();
 
     to.write_all(&around)?;
     write_head(to, MODEL_GRAPH, beside_tensors.len() + tensors)?;

@@ -116,7 +116,7 @@ mod tests {
             (r#"{"global_pool": "max"}"#, "global_pool is \"max\""),
             (r#"{"model_args": {"global_pool": "catavgmax"}}"#, "global_pool is \"catavgmax\""),
             (r#"{"model_args": {"output_stride": 8}}"#, "model_args is {\"output_stride\": 8}"),
-            ("[]", "invalid type"),
+            ("3", "invalid type"),
             ("{", "EOF"),
             (r#"{"downsample_in_bottleneck": 1}"#, "invalid type: integer `1`"),
         ] {

@@ -168,7 +168,7 @@ impl Checkpoint {
         }
         let advice = if unexpected.iter().any(|name| name.contains(".se.")) {
             "; squeeze-and-excitation networks cannot be converted, export the model to ONNX instead"
-        } else if missing.iter().all(|name| name.contains(".running_")) {
+        } else if !missing.is_empty() && missing.iter().all(|name| name.contains(".running_")) {
             "; networks with group norm instead of batch norm cannot be converted, export the model to ONNX instead"
         } else {
             ""
