@@ -145,11 +145,12 @@ fn convert(args: &ConvertArgs, descriptions: &Descriptions) -> anyhow::Result<Co
 /// Tells where the recipe is not known or does not fit.
 fn advise(args: &ConvertArgs, descriptions: &Descriptions, size: usize) -> anyhow::Result<()> {
     let recipe = args.graph.output.join(RECIPE_FILE);
-    // Written just now, or by the user before.
-    if recipe.exists() {
+    if args.preset.is_some() {
         return Ok(());
     }
-    if !descriptions.have_recipe() {
+    if recipe.exists() {
+        warn(&format!("{} was there before and goes on telling how pictures are prepared", recipe.display()));
+    } else if !descriptions.have_recipe() {
         warn(
             "nothing says how these weights want their pictures; torchvision-v1 will be assumed. If they are newer \
              torchvision weights (IMAGENET1K_V2), give --preset torchvision-v2; if they are timm's or transformers', \

@@ -5,7 +5,9 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use clap::Args;
 
-use super::model_folder::{GraphArgs, MODEL_FILE, ModelFolder, RECIPE_FILE, say, size_parser, summary};
+use super::model_folder::{
+    CONFIG_FILE, GraphArgs, MODEL_FILE, ModelFolder, PREPROCESSOR_FILE, RECIPE_FILE, say, size_parser, summary, warn,
+};
 use crate::graph::build::{Dataset, HeWeights, KNOWN, Network, ShortcutOption, build, named};
 
 /// Write a ResNet with random weights.
@@ -61,6 +63,12 @@ pub fn run(args: &SynthArgs) -> anyhow::Result<()> {
     written.iter().for_each(|line| say(line));
     say(&format!("the weights are random (seed {}): its classes mean nothing", args.seed));
     say(&format!("serve it: residual serve --model {}", args.graph.output.display()));
+    for name in [CONFIG_FILE, PREPROCESSOR_FILE] {
+        let path = args.graph.output.join(name);
+        if path.exists() {
+            warn(&format!("{} was there before and describes another model; remove it", path.display()));
+        }
+    }
     Ok(())
 }
 

@@ -62,6 +62,9 @@ fn what_describes_the_model_goes_with_it() {
     assert_eq!((code, warned.as_str()), (Some(0), ""));
     assert!(std::fs::read_to_string(output.join("residual.toml")).unwrap().ends_with("preset = \"cifar10\"\n"));
 
+    let (code, _, warned) = convert(&weights, &output, &["--force"]);
+    assert_eq!(code, Some(0));
+    assert!(warned.contains("residual.toml was there before and goes on telling"), "{warned}");
     let (code, _, refused) = convert(&weights, &output, &["--preset", "cifar10"]);
     assert_eq!(code, Some(1));
     assert!(refused.contains("model.onnx is there already; give another folder, or --force"), "{refused}");

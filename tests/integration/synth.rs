@@ -70,7 +70,10 @@ fn the_folder_has_a_model_and_its_recipe() {
     let again = run(&["synth", "resnet18", "-o", folder.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("residual.toml is there already"), "{}", text(&again.stderr));
-    assert!(run(&["synth", "resnet20", "--force", "-o", folder.to_str().unwrap()]).status.success());
+    std::fs::write(folder.join("config.json"), "{}").unwrap();
+    let forced = run(&["synth", "resnet20", "--force", "-o", folder.to_str().unwrap()]);
+    assert!(forced.status.success());
+    assert!(text(&forced.stderr).contains("config.json was there before and describes another model"));
     assert!(!std::fs::read_to_string(folder.join("residual.toml")).unwrap().contains("torchvision"));
 }
 

@@ -1,12 +1,11 @@
 //! A [`Network`] and its numbers as an ONNX graph: one or two nodes a layer, batch norm folded or kept. Opset 17 with IR
 //! version 8, which every ONNX Runtime since 1.12 reads.
 
-use bytes::Bytes;
-use half::f16;
-
+use super::form::{BatchNormForm, Dtype, GraphForm, Layout};
 use super::network::{COLOURS, Layer, LayerId, Network, Op};
 use super::nodes::{Side, float, int, ints, node, signed, tensor, tensor_of_ints, value_info};
-use crate::graph::proto::{AttributeProto, DataType, GraphProto, ModelProto, OperatorSetIdProto};
+use super::numbers::{Weights, fold, raw};
+use crate::graph::proto::{AttributeProto, GraphProto, ModelProto, OperatorSetIdProto};
 
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
@@ -21,123 +20,6 @@ const INPUT: &str = "input";
 const LOGITS: &str = "logits";
 /// or of this one, where softmax was asked for.
 const PROBABILITIES: &str = "probabilities";
-
-/// Where a network's numbers come from. Names and shapes are those of [`Network::parameters`]; as many numbers as the
-/// shape says are the source's promise.
-pub trait Weights {
-    /// Why a tensor cannot be had.
-    type Error;
-
-    /// A convolution's or the classifier's weight, in the order of its shape.
-    ///
-    /// # Errors
-    /// Where the tensor cannot be had.
-    fn weight(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Self::Error>;
-
-    /// The classifier's bias.
-    ///
-    /// # Errors
-    /// Where the tensor cannot be had.
-    fn bias(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Self::Error>;
-
-    /// A batch norm, by the name that its four tensors begin with.
-    ///
-    /// # Errors
-    /// Where one of the tensors cannot be had.
-    fn batch_norm(&mut self, name: &str, channels: usize) -> Result<BatchNorm, Self::Error>;
-}
-
-/// `(x - mean) / sqrt(variance + epsilon) * scale + bias`, one number a channel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BatchNorm {
-    /// Learned; gamma in the paper (Ioffe and Szegedy 2015, arXiv:1502.03167).
-    pub scale: Vec<f32>,
-    /// Learned; beta in the paper.
-    pub bias: Vec<f32>,
-    /// Tracked.
-    pub mean: Vec<f32>,
-    /// Tracked; not negative.
-    pub variance: Vec<f32>,
-    /// Keeps the root away from zero.
-    pub epsilon: f32,
-}
-
-/// Element type of input, output and every tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Dtype {
-    /// 32 bits.
-    F32,
-    /// 16 bits, IEEE 754 binary16.
-    F16,
-}
-
-impl Dtype {
-    fn code(self) -> DataType {
-        match self {
-            Self::F32 => DataType::Float,
-            Self::F16 => DataType::Float16,
-        }
-    }
-
-    fn bytes(self) -> u64 {
-        match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
-        }
-    }
-}
-
-/// What becomes of batch norms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum BatchNormForm {
-    /// One behind a convolution is multiplied into it; one before a convolution, as v2 networks have, stays.
-    Folded,
-    /// All stay.
-    Explicit,
-}
-
-/// Order of the input's dimensions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Layout {
-    /// `[N,3,H,W]`.
-    Nchw,
-    /// `[N,H,W,3]`, turned by the graph's first node, as exports from TensorFlow have it.
-    Nhwc,
-}
-
-/// What a user may choose about a graph without changing what it computes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GraphForm {
-    /// Element type.
-    pub dtype: Dtype,
-    /// Batch norms folded or kept.
-    pub batch_norm: BatchNormForm,
-    /// Order of the input's dimensions.
-    pub layout: Layout,
-    /// Width and height of the input, in pixels.
-    pub size: usize,
-    /// Images in a batch; free, under the name `N`, where it is `None`.
-    pub batch: Option<usize>,
-    /// Whether the graph ends in probabilities instead of logits.
-    pub softmax: bool,
-    /// One sentence for the file's `doc_string`.
-    pub description: String,
-}
-
-impl Default for GraphForm {
-    /// f32, folded, NCHW, 224 pixels, a free batch, logits.
-    fn default() -> Self {
-        Self {
-            dtype: Dtype::F32,
-            batch_norm: BatchNormForm::Folded,
-            layout: Layout::Nchw,
-            size: 224,
-            batch: None,
-            softmax: false,
-            description: String::new(),
-        }
-    }
-}
 
 /// Why there is no graph.
 #[derive(Debug, thiserror::Error)]
@@ -387,50 +269,6 @@ impl<W: Weights> Emitter<'_, W> {
         self.graph.initializer.push(tensor(name, shape, self.form.dtype.code(), raw));
         Ok(())
     }
-}
-
-/// Little-endian bytes, as `raw_data` wants them, or the first value that is not finite there.
-fn raw(dtype: Dtype, values: impl Iterator<Item = f64>) -> Result<Bytes, f64> {
-    let (_, len) = values.size_hint();
-    let mut bytes = Vec::with_capacity(len.unwrap_or(0) * dtype.bytes() as usize);
-    for value in values {
-        let finite = match dtype {
-            Dtype::F32 => {
-                let value = value as f32;
-                bytes.extend_from_slice(&value.to_le_bytes());
-                value.is_finite()
-            }
-            Dtype::F16 => {
-                let value = f16::from_f64(value);
-                bytes.extend_from_slice(&value.to_le_bytes());
-                value.is_finite()
-            }
-        };
-        if !finite {
-            return Err(value);
-        }
-    }
-    Ok(Bytes::from(bytes))
-}
-
-/// The convolution with `weight: [out, ...]` and then `norm`, as one convolution: its weight and its bias `[out]`.
-/// Computed in f64 and rounded once, so that a folded graph differs from its origin by the rounding of f32 sums only.
-fn fold<'a>(
-    weight: &'a [f32],
-    norm: &'a BatchNorm,
-) -> (impl ExactSizeIterator<Item = f64> + 'a, impl ExactSizeIterator<Item = f64> + 'a) {
-    let factor = |channel: usize| {
-        f64::from(norm.scale[channel]) / (f64::from(norm.variance[channel]) + f64::from(norm.epsilon)).sqrt()
-    };
-    let factors: Vec<f64> = (0..norm.scale.len()).map(factor).collect();
-    let each = weight.len() / norm.scale.len().max(1);
-    let bias: Vec<f64> = factors
-        .iter()
-        .enumerate()
-        .map(|(channel, factor)| f64::from(norm.bias[channel]) - f64::from(norm.mean[channel]) * factor)
-        .collect();
-    let weight = weight.iter().enumerate().map(move |(index, &value)| f64::from(value) * factors[index / each.max(1)]);
-    (weight, bias.into_iter())
 }
 
 #[cfg(test)]

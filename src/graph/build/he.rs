@@ -7,8 +7,8 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 
-use super::emit::{BatchNorm, Weights};
 use super::network::{Network, Op};
+use super::numbers::{BatchNorm, Weights};
 
 /// PyTorch's default, which torchvision and timm keep.
 const EPSILON: f32 = 1e-5;

@@ -12,17 +12,21 @@
 
 mod architecture;
 mod emit;
+mod form;
 mod he;
 mod names;
 mod network;
 mod nodes;
+mod numbers;
 mod write;
 
 pub use architecture::{Architecture, StrideIn};
-pub use emit::{BatchNorm, BatchNormForm, BuildError, Dtype, GraphForm, Layout, Weights, build};
+pub use emit::{BuildError, build};
+pub use form::{BatchNormForm, Dtype, GraphForm, Layout};
 pub use he::HeWeights;
 pub use names::{CLASSES_MAX, Dataset, KNOWN, NameError, ShortcutOption, named};
 pub use network::{Network, Parameter};
+pub use numbers::{BatchNorm, Weights};
 pub use write::write_model;
 
 pub(in crate::graph) use architecture::{Block, Order, Shortcut, Stage, Stem};

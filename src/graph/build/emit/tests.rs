@@ -1,10 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
+use bytes::Bytes;
+
 use super::super::he::HeWeights;
 use super::super::names::{ShortcutOption, named};
+use super::super::numbers::BatchNorm;
 use super::*;
-use crate::graph::proto::{DimensionValue, NodeProto, TensorProto, TypeValue, ValueInfoProto};
+use crate::graph::proto::{DataType, DimensionValue, NodeProto, TensorProto, TypeValue, ValueInfoProto};
 
 /// No numbers at all: for what depends on names and shapes alone.
 struct Blank;
