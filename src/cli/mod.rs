@@ -1,8 +1,11 @@
 //! The command line: one file a subcommand. The only folder that prints.
 
 pub mod classify;
+pub mod convert;
+mod model_folder;
 pub mod runtime;
 mod serve;
+pub mod synth;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -31,6 +34,10 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Classify images from files, folders or standard input.
     Classify(classify::ClassifyArgs),
+    /// Write a ResNet with random weights.
+    Synth(synth::SynthArgs),
+    /// Convert ResNet weights from safetensors to ONNX.
+    Convert(convert::ConvertArgs),
     /// Install, list or locate the ONNX Runtime library.
     Runtime(runtime::RuntimeArgs),
 }
@@ -62,6 +69,8 @@ fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         // Settings may come from a file as well: serve parses its own arguments again with the file's below them.
         Command::Serve(_) => serve::run(arguments),
         Command::Classify(args) => classify::run(&args),
+        Command::Synth(args) => synth::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Runtime(args) => runtime::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }

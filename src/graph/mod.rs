@@ -3,6 +3,7 @@
 //! Nothing here computes an image. The runtime is not needed, and neither are the weights of a model whose tensors lie
 //! in a file of their own.
 
+pub mod build;
 mod check;
 pub mod edit;
 mod error;
@@ -13,6 +14,7 @@ mod printable;
 pub mod proto;
 mod scan;
 mod sniff;
+pub mod weights;
 mod wiring;
 
 pub use error::GraphError;

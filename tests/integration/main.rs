@@ -6,6 +6,7 @@
 mod bad_input;
 mod classify;
 mod cli;
+mod convert;
 mod edge;
 mod layering;
 mod lifecycle;
@@ -15,3 +16,4 @@ mod overload;
 mod reference;
 mod repository;
 mod support;
+mod synth;
