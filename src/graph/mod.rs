@@ -3,4 +3,17 @@
 //! Nothing here computes an image. The runtime is not needed, and neither are the weights of a model whose tensors lie
 //! in a file of their own.
 
+mod check;
+mod error;
+mod external;
+mod file;
+mod printable;
 pub mod proto;
+mod scan;
+mod sniff;
+
+pub use error::GraphError;
+pub use external::{ExternalFile, ExternalTensor, check_external, external_data};
+pub use file::{FILE_BYTES_MAX, OnnxFile, decode};
+pub use printable::Printable;
+pub use scan::{DEPTH_MAX, EXCESS_BYTES_MAX, NODES_MAX, TENSORS_MAX};
