@@ -9,11 +9,17 @@ mod external;
 mod file;
 mod printable;
 pub mod proto;
+mod resnet;
 mod scan;
 mod sniff;
+mod summarise;
+pub mod summary;
+mod view;
 
 pub use error::GraphError;
 pub use external::{ExternalFile, ExternalTensor, check_external, external_data};
 pub use file::{FILE_BYTES_MAX, OnnxFile, decode};
 pub use printable::Printable;
 pub use scan::{DEPTH_MAX, EXCESS_BYTES_MAX, NODES_MAX, TENSORS_MAX};
+pub use summarise::summarise;
+pub use summary::Summary;
