@@ -6,6 +6,8 @@
 mod check;
 mod error;
 mod external;
+#[cfg(test)]
+mod fakes;
 mod file;
 mod printable;
 pub mod proto;

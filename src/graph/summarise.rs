@@ -197,3 +197,6 @@ fn data_type(number: i32) -> &'static str {
         Ok(DataType::Float4e2m1) => "f4",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,7 +184,7 @@ impl Plan<'_> {
             && self.activation == Order::Pre
             && self.stages == 3
             && channels > CIFAR_CHANNELS
-            && channels % CIFAR_CHANNELS == 0
+            && channels.is_multiple_of(CIFAR_CHANNELS)
     }
 }
 
@@ -228,5 +228,6 @@ fn unknown_layers(view: &View<'_>) -> Vec<String> {
         return Vec::new();
     }
     let names: Vec<String> = names.iter().map(|name| Printable(name).to_string()).collect();
-    vec![format!("not understood: {count} nodes ({})", names.join(", "))]
+    let nodes = if count == 1 { "node" } else { "nodes" };
+    vec![format!("not understood: {count} {nodes} ({})", names.join(", "))]
 }

@@ -48,11 +48,11 @@ pub(super) fn divide(view: &View<'_>, residuals: &[Residual], blocks: Vec<Block>
         }
     }
     let mut next = 0;
-    for layer in first.start + 1..=last.sum {
+    for (layer, stage) in stage_of.iter_mut().enumerate().take(last.sum + 1).skip(first.start + 1) {
         while residuals[next].sum < layer {
             next += 1;
         }
-        stage_of[layer].get_or_insert(stage_of_block[next]);
+        stage.get_or_insert(stage_of_block[next]);
     }
     let is_head = |layer: LayerId| layer > last.sum;
     let ids = || 0..view.layers.len();

@@ -3,8 +3,11 @@
 
 mod constant;
 mod flat;
+mod fold;
 mod layer;
+mod pool;
 mod read;
+mod rearrange;
 mod shape;
 mod weights;
 

@@ -68,7 +68,10 @@ impl<'a> Reader<'a> {
             layer.macs = macs;
         }
         // ONNX Runtime's fused form adds another tensor, and then activates.
-        if let Some(sum) = sum_at.and_then(|index| at(facts, index)).filter(|_| call.op() != "Conv") {
+        if let Some(sum) = sum_at
+            .and_then(|index| at(facts, index))
+            .filter(|_| call.op() != "Conv" || call.domain() == "com.microsoft.nchwc")
+        {
             made = self.add_two(&[Some(made), Some(sum.clone())], output)?;
         }
         match (call.text("activation"), made) {
