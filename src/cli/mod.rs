@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod convert;
+pub mod inspect;
 mod model_folder;
 pub mod runtime;
 mod serve;
@@ -38,6 +39,8 @@ enum Command {
     Synth(synth::SynthArgs),
     /// Convert ResNet weights from safetensors to ONNX.
     Convert(convert::ConvertArgs),
+    /// Say what a model is: its name, its blocks, and whether its shortcuts have weights.
+    Inspect(inspect::InspectArgs),
     /// Install, list or locate the ONNX Runtime library.
     Runtime(runtime::RuntimeArgs),
 }
@@ -71,6 +74,7 @@ fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Classify(args) => classify::run(&args),
         Command::Synth(args) => synth::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Runtime(args) => runtime::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }

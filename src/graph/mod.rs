@@ -8,12 +8,18 @@ mod check;
 pub mod edit;
 mod error;
 mod external;
+#[cfg(test)]
+mod fakes;
 mod file;
 pub mod interface;
 mod printable;
 pub mod proto;
+mod resnet;
 mod scan;
 mod sniff;
+mod summarise;
+pub mod summary;
+mod view;
 pub mod weights;
 mod wiring;
 
@@ -23,3 +29,5 @@ pub use file::{FILE_BYTES_MAX, OnnxFile, decode};
 pub use interface::{Interface, interface};
 pub use printable::Printable;
 pub use scan::{DEPTH_MAX, EXCESS_BYTES_MAX, NODES_MAX, TENSORS_MAX};
+pub use summarise::summarise;
+pub use summary::Summary;
