@@ -1,6 +1,7 @@
 //! Where models come from: the built-in one, and model directories. Fills a [`ModelSpec`] and runs nothing.
 
 mod builtin;
+pub mod catalog;
 mod huggingface;
 
 use std::path::{Path, PathBuf};
