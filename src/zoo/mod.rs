@@ -3,6 +3,7 @@
 mod builtin;
 pub mod catalog;
 mod huggingface;
+pub mod pull;
 
 use std::path::{Path, PathBuf};
 
