@@ -12,5 +12,6 @@ mod lifecycle;
 mod metadata;
 mod models;
 mod overload;
+mod pull;
 mod reference;
 mod support;
