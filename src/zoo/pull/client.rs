@@ -57,6 +57,9 @@ impl Client {
         proxies: Proxies,
         patience: &Patience,
     ) -> Result<Self, PullError> {
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(PullError::BadToken);
+        }
         let proxied = |proxy: &Option<(&'static str, String)>| {
             proxy.as_ref().map(|(variable, address)| {
                 let proxy = Proxy::new(address).map_err(|_| PullError::BadProxy { variable })?;
@@ -283,6 +286,9 @@ mod tests {
         assert_eq!(token_for("https://hub.example", "https://cdn.example/a/b"), Token::Unset);
         assert_eq!(token_for("http://hub.example", "http://hub.example/a/b"), Token::Withheld);
         assert_eq!(token_for("http://127.0.0.1:1", "http://127.0.0.1:1/a/b"), Token::Sent);
+        let (hub, token) = (Hub::parse("https://hub.example").unwrap(), Some("hf_x\r\nevil: 1".to_owned()));
+        let refused = Client::new(hub, token, Proxies::default(), &Patience::default());
+        assert!(matches!(refused, Err(PullError::BadToken)));
     }
 
     #[test]

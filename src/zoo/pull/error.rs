@@ -43,6 +43,10 @@ pub enum PullError {
         variable: &'static str,
     },
 
+    /// The token is none.
+    #[error("use the token in HF_TOKEN: it holds characters that no token has; copy it again")]
+    BadToken,
+
     /// It would have to be fetched, and that is forbidden.
     #[error(
         "pull {name} into {}: it is not there whole, and offline mode forbids fetching it; leave out --offline, unset \
@@ -282,7 +286,7 @@ pub enum PullError {
     },
 
     /// No room for it.
-    #[error("write {}: the disk is full: {} more are needed{}; free some, or choose another folder with --output",
+    #[error("write {}: the disk is full: at least {} more are needed{}; free some, or choose another folder with --output",
         path.display(), ByteSize(*needed), free.map_or(String::new(), |free| format!(", {} are free", ByteSize(free))))]
     DiskFull {
         /// What was to be written.

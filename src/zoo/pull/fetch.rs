@@ -284,6 +284,6 @@ mod tests {
         let manners = Manners { progress: &|_| {}, pause: &|_| {}, patience: &patience };
         let error = pour(&mut io::repeat(1), &mut full, &expected, &manners).unwrap_err();
         assert!(matches!(error, PullError::DiskFull { needed: 3_000_000, free: None, .. }), "{error}");
-        assert!(error.to_string().contains("the disk is full: 2.9 MiB more are needed; free some"), "{error}");
+        assert!(error.to_string().contains("the disk is full: at least 2.9 MiB more are needed; free some"), "{error}");
     }
 }
