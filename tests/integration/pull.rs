@@ -302,6 +302,21 @@ fn a_cut_connection_is_taken_up_where_it_broke() {
 }
 
 #[test]
+fn a_body_of_unknown_length_that_ends_early_is_a_cut_one() {
+    let (bench, bytes) = (Bench::new(), weights());
+    let hub = FakeHub::start({
+        let bytes = bytes.clone();
+        move |request| match request.earlier {
+            0 => ranges(&bytes, request).unannounced().cut_after(500_000),
+            _ => ranges(&bytes, request),
+        }
+    });
+    bench.pull(&row(&bytes), &hub).unwrap();
+    assert_eq!(bench.bytes("model.onnx"), bytes);
+    assert_eq!(hub.header_of(FILE, "range"), [None, Some("bytes=500000-".to_owned())]);
+}
+
+#[test]
 fn a_part_of_an_earlier_pull_is_gone_on_with() {
     let (mut bench, bytes) = (Bench::new(), weights());
     bench.patience.tries_max = 1;

@@ -239,3 +239,55 @@ fn remove(path: &Path) -> Result<(), PullError> {
     };
     removed.map_err(PullError::io("remove", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_the_next_finds_a_clean_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("m");
+        let open = || Staging::open(&target, Duration::ZERO, || {});
+        let first = open().unwrap();
+        let second = open().err().unwrap();
+        assert!(matches!(second, PullError::Locked { .. }), "{second}");
+        fs::write(first.part("a/b.bin"), "whole").unwrap();
+        drop(first);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "whole files without a part are of no use");
+        assert!(!open().unwrap().part("a/b.bin").exists());
+    }
+
+    #[test]
+    fn parts_stay_and_whole_files_where_it_is_worth_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("m");
+        let mut staging = Staging::open(&target, Duration::ZERO, || {}).unwrap();
+        let whole = staging.part("model.onnx");
+        fs::write(&whole, "whole").unwrap();
+        staging.keep();
+        drop(staging);
+        assert!(whole.exists());
+        let staging = Staging::open(&target, Duration::ZERO, || {}).unwrap();
+        let part = staging.part("w.bin.part");
+        fs::write(&part, "a part").unwrap();
+        drop(staging);
+        assert!(part.exists());
+        fs::write(&part, "").unwrap();
+        drop(Staging::open(&target, Duration::ZERO, || {}).unwrap());
+        assert!(!part.exists(), "nothing to go on with");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_on_a_file_that_was_replaced_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("lock");
+        let held = File::create(&lock).unwrap();
+        assert!(is_at(&held, &lock));
+        fs::remove_file(&lock).unwrap();
+        assert!(!is_at(&held, &lock));
+        let _other = File::create(&lock).unwrap();
+        assert!(!is_at(&held, &lock), "another file of that name");
+    }
+}
