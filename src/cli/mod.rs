@@ -4,6 +4,7 @@ pub mod classify;
 pub mod convert;
 pub mod inspect;
 mod model_folder;
+pub mod pull;
 pub mod runtime;
 mod serve;
 pub mod synth;
@@ -35,12 +36,14 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Classify images from files, folders or standard input.
     Classify(classify::ClassifyArgs),
-    /// Write a ResNet with random weights.
-    Synth(synth::SynthArgs),
-    /// Convert ResNet weights from safetensors to ONNX.
-    Convert(convert::ConvertArgs),
+    /// Download a pretrained ResNet by name, or from the Hugging Face hub.
+    Pull(pull::PullArgs),
     /// Say what a model is: its name, its blocks, and whether its shortcuts have weights.
     Inspect(inspect::InspectArgs),
+    /// Convert ResNet weights from safetensors to ONNX.
+    Convert(convert::ConvertArgs),
+    /// Write a ResNet with random weights, for load tests.
+    Synth(synth::SynthArgs),
     /// Install, list or locate the ONNX Runtime library.
     Runtime(runtime::RuntimeArgs),
 }
@@ -72,9 +75,10 @@ fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         // Settings may come from a file as well: serve parses its own arguments again with the file's below them.
         Command::Serve(_) => serve::run(arguments),
         Command::Classify(args) => classify::run(&args),
-        Command::Synth(args) => synth::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Pull(args) => pull::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Synth(args) => synth::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Runtime(args) => runtime::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -3,12 +3,14 @@
 //! [`find`] sees the layouts, [`open`] reads the files of one version.
 
 mod builtin;
+pub mod catalog;
 mod choice;
 mod config_json;
 mod imagenet;
 mod labels;
 mod manifest;
 mod places;
+pub mod pull;
 pub mod recipe;
 pub mod signature;
 mod version;
@@ -249,7 +251,7 @@ fn assemble(found: &Found, origin: &Origin, choices: &Choices) -> Result<ModelSp
         metadata: Some(&metadata(&file.model)),
         preprocessor: preprocessor.as_ref().map(SideFile::evidence),
         config: config.as_ref().map(|(_, file)| file.evidence()),
-        catalog: None,
+        catalog: catalog::by_sha256(&sha256).and_then(|entry| entry.preset.as_deref()?.parse().ok()),
         input_size: signature::image_size(&interface, &overrides),
     })?;
     let known = Known { sample: sample_shape, labels: labels.as_ref().map(|labels| labels.names.len()), multi_label };

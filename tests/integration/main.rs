@@ -13,6 +13,7 @@ mod lifecycle;
 mod metadata;
 mod models;
 mod overload;
+mod pull;
 mod reference;
 mod repository;
 mod support;
