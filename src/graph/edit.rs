@@ -67,9 +67,9 @@ pub fn free_batch(model: &ModelProto, input: &str) -> Result<ModelProto, NotFree
     }
     let mut freed = model.clone();
     let graph = freed.graph.as_mut().expect("it was there above");
-    for (index, target) in rewrites.into_iter().rev() {
-        set_reshape_target(graph, index, target);
-    }
+    let replaced: Vec<_> =
+        rewrites.into_iter().rev().filter_map(|(index, target)| set_reshape_target(graph, index, target)).collect();
+    drop_unused(graph, &replaced);
     for value in graph.input.iter_mut().filter(|value| value.name() == input).chain(&mut graph.output) {
         if value.name() == input || first_dim(value).is_some_and(is_fixed) {
             set_first_dim(value, &symbol);
@@ -200,15 +200,16 @@ fn refuse(node: &NodeProto, why: &'static str) -> NotFree {
 }
 
 /// Gives one Reshape a target of its own, as its operator set wants it: the old one may be shared with other nodes.
-fn set_reshape_target(graph: &mut GraphProto, index: usize, target: Vec<i64>) {
+/// Returns the name of the old one.
+fn set_reshape_target(graph: &mut GraphProto, index: usize, target: Vec<i64>) -> Option<String> {
     let node = &mut graph.node[index];
     if let Some(shape) = node.attribute.iter_mut().find(|attribute| attribute.name() == "shape") {
         shape.ints = target;
-        return;
+        return None;
     }
     // The output's name is unique in the graph, and the suffix is nobody else's.
     let name = format!("{}/residual_free_batch", node.output.first().map_or("", String::as_str));
-    node.input[1].clone_from(&name);
+    let old = std::mem::replace(&mut node.input[1], name.clone());
     let value = TensorProto {
         dims: vec![i64::try_from(target.len()).expect("a shape has few dimensions")],
         data_type: Some(DataType::Int64 as i32),
@@ -229,6 +230,18 @@ fn set_reshape_target(graph: &mut GraphProto, index: usize, target: Vec<i64>) {
         ..NodeProto::default()
     };
     graph.node.insert(index, constant);
+    Some(old)
+}
+
+/// Removes the constants among `names` that nothing reads any more: the runtime warns of each at every load.
+fn drop_unused(graph: &mut GraphProto, names: &[String]) {
+    let read =
+        graph.node.iter().flat_map(|node| &node.input).chain(graph.output.iter().filter_map(|v| v.name.as_ref()));
+    let read: HashSet<&String> = read.collect();
+    let unused: HashSet<String> = names.iter().filter(|name| !read.contains(name)).cloned().collect();
+    graph.initializer.retain(|tensor| !unused.contains(tensor.name()));
+    graph.input.retain(|value| !unused.contains(value.name()));
+    graph.node.retain(|node| node.op_type() != "Constant" || !node.output.iter().any(|name| unused.contains(name)));
 }
 
 fn first_dim(value: &ValueInfoProto) -> Option<&DimensionProto> {

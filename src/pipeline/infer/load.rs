@@ -9,8 +9,8 @@ use prost::Message as _;
 use super::session::Graph;
 use super::signature::{BatchForm, BatchSupport, Contract, Element, Rows, Scores, ScoresSource, Signature};
 use super::{Batch, Environment, Infer as _, InferError, ModelSource, Provider, Session, SessionOptions};
-use crate::graph;
 use crate::graph::edit::free_batch;
+use crate::graph::{self, OnnxFile};
 use crate::pipeline::types::{Sample, SampleShape};
 
 /// What is loaded, and for whom.
@@ -131,11 +131,11 @@ impl Load<'_> {
         if (images, self.images_max) == (1, 1) {
             return Err("no larger batch is asked for".to_owned());
         }
-        let file = match self.source {
-            ModelSource::Memory(bytes) => Bytes::copy_from_slice(bytes),
-            ModelSource::File(path) => std::fs::read(path).map_err(|error| error.to_string())?.into(),
-        };
-        let model = graph::decode(file).map_err(|error| error.to_string())?;
+        let model = match self.source {
+            ModelSource::Memory(bytes) => graph::decode(Bytes::copy_from_slice(bytes)),
+            ModelSource::File(path) => OnnxFile::open(path).map(|file| file.model),
+        }
+        .map_err(|error| error.to_string())?;
         let freed = free_batch(&model, &self.signature.input.name).map_err(|error| error.to_string())?;
         let bytes = freed.encode_to_vec();
         drop((model, freed));
