@@ -1,4 +1,5 @@
-//! Frees the batch dimension of a graph that was exported for a fixed number of images.
+//! Changes to a graph that is loaded from memory: frees the batch dimension that an exporter fixed, and says where
+//! external weights lie.
 //!
 //! A free batch is not a matter of the declared shapes alone: nodes may have the number built in. Those that are known
 //! to are rewritten or named in the refusal; whether the rest keeps images apart, only a run can prove.
@@ -78,6 +79,19 @@ pub fn free_batch(model: &ModelProto, input: &str) -> Result<ModelProto, NotFree
     // Shapes inside the graph that were inferred for the fixed batch; the runtime infers them again.
     graph.value_info.clear();
     Ok(freed)
+}
+
+/// Gives the external data of tensors the paths that `place` has for them; `None` leaves a path as it is. Tensors of
+/// functions and of graphs inside nodes are not looked at.
+pub fn relocate(model: &mut ModelProto, place: impl Fn(&str) -> Option<String>) {
+    let Some(graph) = &mut model.graph else { return };
+    let constants = graph.node.iter_mut().flat_map(|node| &mut node.attribute).filter_map(|value| value.t.as_mut());
+    let entries = graph.initializer.iter_mut().chain(constants).flat_map(|tensor| &mut tensor.external_data);
+    for entry in entries.filter(|entry| entry.key() == "location") {
+        if let Some(place) = place(entry.value()) {
+            entry.value = Some(place);
+        }
+    }
 }
 
 /// The batch of a graph whose input is free: what an output claims, else one image.

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::graph::interface;
-use crate::graph::proto::{OperatorSetIdProto, TensorShapeProto, TensorTypeProto, TypeProto};
+use crate::graph::proto::{OperatorSetIdProto, StringStringEntryProto, TensorShapeProto, TensorTypeProto, TypeProto};
 
 fn value(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = |&size: &i64| DimensionProto { value: Some(DimensionValue::Value(size)), denotation: None };
@@ -134,6 +134,27 @@ fn a_target_that_nothing_reads_any_more_is_removed() {
     assert_eq!(graph.input.len(), 1);
     let ops: Vec<_> = graph.node.iter().map(NodeProto::op_type).collect();
     assert_eq!(ops, ["Constant", "Reshape", "Constant", "Reshape"]);
+}
+
+#[test]
+fn external_data_are_read_where_they_are_said_to_be() {
+    let outside = |name: &str, location: &str| {
+        let entry = |key: &str, value: &str| StringStringEntryProto {
+            key: Some(key.to_owned()),
+            value: Some(value.to_owned()),
+        };
+        let external_data = vec![entry("location", location), entry("offset", "a.data")];
+        TensorProto { external_data, ..list(name, &[]) }
+    };
+    let mut constant = node("Constant", &[], "c");
+    constant.attribute.push(AttributeProto { t: Some(outside("", "a.data")), ..AttributeProto::default() });
+    let mut model = model(1, vec![constant], vec![outside("a", "a.data"), outside("b", "b.data")]);
+    relocate(&mut model, |location| (location == "a.data").then(|| "blob".to_owned()));
+    let graph = model.graph.unwrap();
+    let values = |tensor: &TensorProto| tensor.external_data.iter().map(|e| e.value().to_owned()).collect::<Vec<_>>();
+    assert_eq!(values(graph.node[0].attribute[0].t.as_ref().unwrap()), ["blob", "a.data"]);
+    assert_eq!(values(&graph.initializer[0]), ["blob", "a.data"]);
+    assert_eq!(values(&graph.initializer[1]), ["b.data", "a.data"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Loads a model once a worker, after finding out by runs what its file alone cannot tell: whether a fixed batch can be
 //! made free, and whether scores of unknown meaning are probabilities.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,8 +10,9 @@ use prost::Message as _;
 use super::session::Graph;
 use super::signature::{BatchForm, BatchSupport, Contract, Element, Rows, Scores, ScoresSource, Signature};
 use super::{Batch, Environment, Infer as _, InferError, ModelSource, Provider, Session, SessionOptions};
-use crate::graph::edit::free_batch;
-use crate::graph::{self, OnnxFile};
+use crate::graph::edit::{free_batch, relocate};
+use crate::graph::proto::ModelProto;
+use crate::graph::{self, ExternalFile, GraphError, OnnxFile, check_external};
 use crate::pipeline::types::{Sample, SampleShape};
 
 /// What is loaded, and for whom.
@@ -53,11 +55,11 @@ impl Load<'_> {
         };
         contract.batch = BatchSupport::Fixed { images, why: String::new() };
         let why = match self.free(images, &contract, &mut first) {
-            Ok((bytes, session)) => {
+            Ok(Freed { bytes, folder, session }) => {
                 tracing::info!(model = self.model, images, cause, "the batch was made free, and runs have proven it");
                 contract.batch = BatchSupport::Freed { from: images };
                 drop(first);
-                return self.settled(contract, session, Graph::Edited { bytes: &bytes, folder: self.folder() });
+                return self.settled(contract, session, Graph::Edited { bytes: &bytes, folder: folder.as_deref() });
             }
             Err(why) => why,
         };
@@ -126,8 +128,9 @@ impl Load<'_> {
         Ok(true)
     }
 
-    /// The graph with a free batch and a session of it, or why there is none. `original` is the judge.
-    fn free(&self, images: usize, contract: &Contract, original: &mut Session) -> Result<(Vec<u8>, Session), String> {
+    /// The graph with a free batch, or why there is none. `original` is the judge.
+    fn free(&self, images: usize, contract: &Contract, original: &mut Session) -> Result<Freed, String> {
+        let text = |error: GraphError| error.to_string();
         if (images, self.images_max) == (1, 1) {
             return Err("no larger batch is asked for".to_owned());
         }
@@ -135,22 +138,18 @@ impl Load<'_> {
             ModelSource::Memory(bytes) => graph::decode(Bytes::copy_from_slice(bytes)),
             ModelSource::File(path) => OnnxFile::open(path).map(|file| file.model),
         }
-        .map_err(|error| error.to_string())?;
-        let freed = free_batch(&model, &self.signature.input.name).map_err(|error| error.to_string())?;
+        .map_err(text)?;
+        let mut freed = free_batch(&model, &self.signature.input.name).map_err(|error| error.to_string())?;
+        let folder = match self.source {
+            ModelSource::Memory(_) => None,
+            ModelSource::File(path) => gather(&mut freed, check_external(path, &model).map_err(text)?, path),
+        };
         let bytes = freed.encode_to_vec();
         drop((model, freed));
-        let graph = Graph::Edited { bytes: &bytes, folder: self.folder() };
+        let graph = Graph::Edited { bytes: &bytes, folder: folder.as_deref() };
         let mut session = self.session(graph, contract).map_err(|error| error.to_string())?;
         self.prove(contract, original, &mut session)?;
-        Ok((bytes, session))
-    }
-
-    /// Where the weights outside the file lie.
-    fn folder(&self) -> Option<&Path> {
-        match self.source {
-            ModelSource::Memory(_) => None,
-            ModelSource::File(path) => path.parent(),
-        }
+        Ok(Freed { bytes, folder, session })
     }
 
     /// Two different samples, alone, in a batch of two and all through the largest batch, get what each gets alone from
@@ -203,6 +202,28 @@ impl Load<'_> {
             && self.options.provider == Provider::Cpu;
         if exact { 1e-4 } else { 1e-2 }
     }
+}
+
+/// A graph whose batch was made free, and proven so.
+struct Freed {
+    bytes: Vec<u8>,
+    folder: Option<PathBuf>,
+    session: Session,
+}
+
+/// The folder of the weights outside the file; none if all are inside.
+///
+/// The runtime lets a graph from memory read below one folder, and follows links before it judges. A cache of Hugging
+/// Face consists of links into another folder, so the model is told where they lead. Weights in several folders are left
+/// to the runtime, beside the model.
+fn gather(model: &mut ModelProto, files: Vec<ExternalFile>, path: &Path) -> Option<PathBuf> {
+    let files: HashMap<String, PathBuf> = files.into_iter().map(|file| (file.location, file.path)).collect();
+    let folder = files.values().next()?.parent()?.to_owned();
+    if files.values().any(|file| file.parent() != Some(&folder)) {
+        return path.canonicalize().ok()?.parent().map(Path::to_owned);
+    }
+    relocate(model, |location| Some(files.get(location)?.file_name()?.to_str()?.to_owned()));
+    Some(folder)
 }
 
 /// The scores of one sample that is alone in its batch.
