@@ -1,4 +1,5 @@
-//! Frees the batch dimension of a graph that was exported for a fixed number of images.
+//! Changes to a graph that is loaded from memory: frees the batch dimension that an exporter fixed, and says where
+//! external weights lie.
 //!
 //! A free batch is not a matter of the declared shapes alone: nodes may have the number built in. Those that are known
 //! to are rewritten or named in the refusal; whether the rest keeps images apart, only a run can prove.
@@ -67,9 +68,9 @@ pub fn free_batch(model: &ModelProto, input: &str) -> Result<ModelProto, NotFree
     }
     let mut freed = model.clone();
     let graph = freed.graph.as_mut().expect("it was there above");
-    for (index, target) in rewrites.into_iter().rev() {
-        set_reshape_target(graph, index, target);
-    }
+    let replaced: Vec<_> =
+        rewrites.into_iter().rev().filter_map(|(index, target)| set_reshape_target(graph, index, target)).collect();
+    drop_unused(graph, &replaced);
     for value in graph.input.iter_mut().filter(|value| value.name() == input).chain(&mut graph.output) {
         if value.name() == input || first_dim(value).is_some_and(is_fixed) {
             set_first_dim(value, &symbol);
@@ -78,6 +79,19 @@ pub fn free_batch(model: &ModelProto, input: &str) -> Result<ModelProto, NotFree
     // Shapes inside the graph that were inferred for the fixed batch; the runtime infers them again.
     graph.value_info.clear();
     Ok(freed)
+}
+
+/// Gives the external data of tensors the paths that `place` has for them; `None` leaves a path as it is. Tensors of
+/// functions and of graphs inside nodes are not looked at.
+pub fn relocate(model: &mut ModelProto, place: impl Fn(&str) -> Option<String>) {
+    let Some(graph) = &mut model.graph else { return };
+    let constants = graph.node.iter_mut().flat_map(|node| &mut node.attribute).filter_map(|value| value.t.as_mut());
+    let entries = graph.initializer.iter_mut().chain(constants).flat_map(|tensor| &mut tensor.external_data);
+    for entry in entries.filter(|entry| entry.key() == "location") {
+        if let Some(place) = place(entry.value()) {
+            entry.value = Some(place);
+        }
+    }
 }
 
 /// The batch of a graph whose input is free: what an output claims, else one image.
@@ -200,15 +214,16 @@ fn refuse(node: &NodeProto, why: &'static str) -> NotFree {
 }
 
 /// Gives one Reshape a target of its own, as its operator set wants it: the old one may be shared with other nodes.
-fn set_reshape_target(graph: &mut GraphProto, index: usize, target: Vec<i64>) {
+/// Returns the name of the old one.
+fn set_reshape_target(graph: &mut GraphProto, index: usize, target: Vec<i64>) -> Option<String> {
     let node = &mut graph.node[index];
     if let Some(shape) = node.attribute.iter_mut().find(|attribute| attribute.name() == "shape") {
         shape.ints = target;
-        return;
+        return None;
     }
     // The output's name is unique in the graph, and the suffix is nobody else's.
     let name = format!("{}/residual_free_batch", node.output.first().map_or("", String::as_str));
-    node.input[1].clone_from(&name);
+    let old = std::mem::replace(&mut node.input[1], name.clone());
     let value = TensorProto {
         dims: vec![i64::try_from(target.len()).expect("a shape has few dimensions")],
         data_type: Some(DataType::Int64 as i32),
@@ -229,6 +244,18 @@ fn set_reshape_target(graph: &mut GraphProto, index: usize, target: Vec<i64>) {
         ..NodeProto::default()
     };
     graph.node.insert(index, constant);
+    Some(old)
+}
+
+/// Removes the constants among `names` that nothing reads any more: the runtime warns of each at every load.
+fn drop_unused(graph: &mut GraphProto, names: &[String]) {
+    let read =
+        graph.node.iter().flat_map(|node| &node.input).chain(graph.output.iter().filter_map(|v| v.name.as_ref()));
+    let read: HashSet<&String> = read.collect();
+    let unused: HashSet<String> = names.iter().filter(|name| !read.contains(name)).cloned().collect();
+    graph.initializer.retain(|tensor| !unused.contains(tensor.name()));
+    graph.input.retain(|value| !unused.contains(value.name()));
+    graph.node.retain(|node| node.op_type() != "Constant" || !node.output.iter().any(|name| unused.contains(name)));
 }
 
 fn first_dim(value: &ValueInfoProto) -> Option<&DimensionProto> {

@@ -124,6 +124,10 @@ impl Engine {
     ) -> Result<Self, InferError> {
         if spec.signature.input.element == Element::U8 {
             spec.recipe = pixels_as_they_are(&spec.recipe);
+            tracing::info!(
+                model = spec.name,
+                "the graph takes bytes: rescale, mean and std of its recipe are left out"
+            );
         }
         let spec = Arc::new(spec);
         let (contract, sessions) = Load {

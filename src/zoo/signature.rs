@@ -1,7 +1,12 @@
 //! Which input takes the images and which output holds the classes: facts from the file, settings over them, and the
 //! number of labels where both leave a choice.
 
+mod error;
+
 use serde::Deserialize;
+
+pub use error::SignatureError;
+use error::{describe, describe_output, list};
 
 use crate::graph::interface::{ChannelAxis, Dim, Ending, Input, Interface, Output, Row, Tensor};
 use crate::graph::proto::DataType;
@@ -11,6 +16,10 @@ use crate::pipeline::infer::{Element, InputSignature, OutputSignature, Scores, S
 /// Classes of ImageNet-1k, and with TensorFlow's background before them.
 const IMAGENET: usize = 1000;
 const IMAGENET_WITH_BACKGROUND: usize = 1001;
+/// Classes, at most: what the file claims is allocated for every row. ImageNet-21k has 21,841.
+const CLASSES_MAX: usize = 1_000_000;
+/// Images of a fixed batch, at most: the buffer of a batch is allocated for what the file claims.
+const FIXED_BATCH_MAX: usize = 1024;
 
 /// What a `residual.toml` may say about the graph.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -54,75 +63,6 @@ pub struct Known {
     pub labels: Option<usize>,
     /// Its classes do not exclude each other: `problem_type` is `multi_label_classification`.
     pub multi_label: bool,
-}
-
-/// Why a graph is not served. Every text names what the file has and what would be served.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SignatureError {
-    /// Not one input.
-    #[error("the graph has inputs {found}; expected one, of images")]
-    Inputs {
-        /// The inputs.
-        found: String,
-    },
-    /// A setting names what is not there.
-    #[error("residual.toml has {table} name = {name:?}; the graph has {found}")]
-    NoSuchName {
-        /// `[input]` or `[output]`.
-        table: &'static str,
-        /// The name set.
-        name: String,
-        /// The names there are.
-        found: String,
-    },
-    /// The input is no batch of colour images.
-    #[error("the graph has input {found}; expected f32, f16 or u8 {expected}, {reason}")]
-    Input {
-        /// The input.
-        found: String,
-        /// Dimensions that would fit.
-        expected: String,
-        /// What does not.
-        reason: String,
-    },
-    /// Nothing tells where the channels stand.
-    #[error(
-        "the graph has input {found}; set layout = \"nchw\" or \"nhwc\" under [input] in residual.toml, the file does not tell"
-    )]
-    Layout {
-        /// The input.
-        found: String,
-    },
-    /// No output fits.
-    #[error("the graph has outputs {found}; expected f32, f16 or f64 {expected}")]
-    NoScores {
-        /// The outputs, each with what it ends in.
-        found: String,
-        /// What would fit.
-        expected: String,
-    },
-    /// More than one fits.
-    #[error(
-        "the graph has outputs {found} that could hold the classes; choose one with name = under [output] in residual.toml"
-    )]
-    Ambiguous {
-        /// The outputs that fit.
-        found: String,
-    },
-    /// Nothing says how many classes there are.
-    #[error("the graph has output {found}, and nothing tells the number of classes; give labels, one a class")]
-    Classes {
-        /// The output.
-        found: String,
-    },
-    /// The output's softmax is not over the classes.
-    #[error(
-        "the graph has output {found}; expected softmax over the classes, or set scores = under [output] in residual.toml"
-    )]
-    Axis {
-        /// The output.
-        found: String,
-    },
 }
 
 /// Decides how `interface` is fed and read.
@@ -174,9 +114,8 @@ fn input(
             reason: reason.to_owned(),
         })
     };
-    let element = match element(tensor) {
-        Some(element @ (Element::U8 | Element::F16 | Element::Bf16 | Element::F32 | Element::F64)) => element,
-        None => return refuse("a type that images are prepared in"),
+    let Some(element) = element(tensor) else {
+        return refuse("a type that images are prepared in");
     };
     let dims = match tensor.dims.as_deref() {
         Some([n, a, b, c]) => [n, a, b, c].map(Clone::clone),
@@ -197,6 +136,9 @@ fn input(
         return refuse("as its recipe prepares; export the graph for that size, or change the recipe");
     }
     let batch = fixed(&dims[0]);
+    if batch.is_some_and(|batch| batch > FIXED_BATCH_MAX) {
+        return refuse("and at most 1024 images in a fixed batch");
+    }
     let shape = dims.map(|dim| fixed(&dim).and_then(|size| i64::try_from(size).ok()).unwrap_or(-1));
     Ok((InputSignature { name: tensor.name.clone(), shape, layout, element }, batch))
 }
@@ -260,7 +202,7 @@ fn output(
     let batch = match output.tensor.dims.as_deref() {
         // A single dimension is that of the classes.
         Some([_]) | None => None,
-        Some(dims) => dims.first().and_then(fixed),
+        Some(dims) => dims.first().and_then(fixed).filter(|&batch| batch <= FIXED_BATCH_MAX),
     };
     let name = output.tensor.name.clone();
     Ok((OutputSignature { name, element, scores, scores_source, classes, background }, batch))
@@ -291,7 +233,7 @@ fn classes(row: Row, labels: Option<usize>, background: Option<bool>) -> Option<
         // No data set of that size is known but TensorFlow's ImageNet.
         None => width == IMAGENET_WITH_BACKGROUND,
     });
-    let classes = width.checked_sub(usize::from(background)).filter(|&classes| classes > 0)?;
+    let classes = width.checked_sub(usize::from(background)).filter(|classes| (1..=CLASSES_MAX).contains(classes))?;
     labels.is_none_or(|labels| labels == classes).then_some((classes, background))
 }
 
@@ -358,44 +300,6 @@ fn fixed(dim: &Dim) -> Option<usize> {
         Dim::Fixed(size) => Some(*size),
         Dim::Free(_) => None,
     }
-}
-
-/// `image: f32 [N, 3, 224, 224]`
-fn describe(tensor: &Tensor) -> String {
-    let Tensor { name, element, dims } = tensor;
-    let element = match element {
-        Some(element) => format!("{element:?}").to_lowercase(),
-        None => "no tensor".to_owned(),
-    };
-    let Some(dims) = dims else {
-        return format!("{name}: {element} of any shape");
-    };
-    let dims = dims.iter().map(|dim| match dim {
-        Dim::Fixed(size) => size.to_string(),
-        Dim::Free(Some(symbol)) => symbol.clone(),
-        Dim::Free(None) => "?".to_owned(),
-    });
-    format!("{name}: {element} [{}]", list(dims))
-}
-
-/// `probabilities: f32 [N, 10], softmax`
-fn describe_output(output: &Output) -> String {
-    let ending = match &output.ending {
-        Ending::Scores => "raw scores".to_owned(),
-        Ending::Softmax => "softmax".to_owned(),
-        Ending::LogSoftmax => "log softmax".to_owned(),
-        Ending::Sigmoid => "sigmoid".to_owned(),
-        Ending::Indices => "indices of classes".to_owned(),
-        Ending::Features => "features".to_owned(),
-        Ending::WrongAxis { op, axis } => format!("{op} over axis {axis}"),
-        Ending::Unknown { op } if op.is_empty() => "made by no node".to_owned(),
-        Ending::Unknown { op } => format!("ends in {op}"),
-    };
-    format!("{} ({ending})", describe(&output.tensor))
-}
-
-fn list(items: impl Iterator<Item = String>) -> String {
-    items.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -125,6 +125,25 @@ async fn the_contract_says_how_a_graph_is_fed_and_read() {
     }
 }
 
+/// Hugging Face keeps files under their hashes and models as links to them.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_behind_links_are_found_when_the_graph_was_changed() {
+    let (source, cache) = (root().join("tests/models/fixed-batch-external"), tempfile::tempdir().unwrap());
+    let (blobs, snapshot) = (cache.path().join("blobs"), cache.path().join("snapshot"));
+    std::fs::create_dir(&blobs).unwrap();
+    std::fs::create_dir(&snapshot).unwrap();
+    for (hash, file) in ["config.json", "preprocessor_config.json", "model.onnx", "model.onnx.data"].iter().enumerate()
+    {
+        std::fs::copy(source.join(file), blobs.join(hash.to_string())).unwrap();
+        std::os::unix::fs::symlink(format!("../blobs/{hash}"), snapshot.join(file)).unwrap();
+    }
+    let server = TestServer::start(&["--model", snapshot.to_str().unwrap(), "--workers", "1"]).await;
+    let batch = &server.get("/api/v1/models/snapshot").await.json["contract"]["batch"];
+    assert_eq!(*batch, json!({"kind": "freed", "from": 1}));
+    assert_eq!(server.classify(solid_png(4, 4, [0, 0, 255])).await.label(), "blue");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_cannot_be_made_free_says_why() {
     for (name, images, why) in [

@@ -1,7 +1,8 @@
 //! Loads a model once a worker, after finding out by runs what its file alone cannot tell: whether a fixed batch can be
 //! made free, and whether scores of unknown meaning are probabilities.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,8 +10,9 @@ use prost::Message as _;
 use super::session::Graph;
 use super::signature::{BatchForm, BatchSupport, Contract, Element, Rows, Scores, ScoresSource, Signature};
 use super::{Batch, Environment, Infer as _, InferError, ModelSource, Provider, Session, SessionOptions};
-use crate::graph;
-use crate::graph::edit::free_batch;
+use crate::graph::edit::{free_batch, relocate};
+use crate::graph::proto::ModelProto;
+use crate::graph::{self, ExternalFile, GraphError, OnnxFile, check_external};
 use crate::pipeline::types::{Sample, SampleShape};
 
 /// What is loaded, and for whom.
@@ -53,11 +55,11 @@ impl Load<'_> {
         };
         contract.batch = BatchSupport::Fixed { images, why: String::new() };
         let why = match self.free(images, &contract, &mut first) {
-            Ok((bytes, session)) => {
+            Ok(Freed { bytes, folder, session }) => {
                 tracing::info!(model = self.model, images, cause, "the batch was made free, and runs have proven it");
                 contract.batch = BatchSupport::Freed { from: images };
                 drop(first);
-                return self.settled(contract, session, Graph::Edited { bytes: &bytes, folder: self.folder() });
+                return self.settled(contract, session, Graph::Edited { bytes: &bytes, folder: folder.as_deref() });
             }
             Err(why) => why,
         };
@@ -73,7 +75,7 @@ impl Load<'_> {
         }
         let form = contract.batch_form(self.sample, 2);
         let mut batch = Batch::new(form);
-        for sample in &samples(form) {
+        for sample in &samples(form, 1.0) {
             batch.push(sample);
             if let Err(error) = session.infer(&batch) {
                 return if batch.len() == 1 { Err(error) } else { Ok(Err(error)) };
@@ -115,7 +117,7 @@ impl Load<'_> {
     fn returns_probabilities(&self, contract: &Contract, session: &mut Session) -> Result<bool, InferError> {
         let form = contract.batch_form(self.sample, 1);
         let mut batch = Batch::new(form);
-        for sample in &samples(form) {
+        for sample in &samples(form, 1.0) {
             match alone(session, &mut batch, sample) {
                 Ok(row) if is_probabilities(&row) => {}
                 // Noise is no picture: what a network makes of it says nothing about what it makes of pictures.
@@ -126,31 +128,28 @@ impl Load<'_> {
         Ok(true)
     }
 
-    /// The graph with a free batch and a session of it, or why there is none. `original` is the judge.
-    fn free(&self, images: usize, contract: &Contract, original: &mut Session) -> Result<(Vec<u8>, Session), String> {
+    /// The graph with a free batch, or why there is none. `original` is the judge.
+    fn free(&self, images: usize, contract: &Contract, original: &mut Session) -> Result<Freed, String> {
+        let text = |error: GraphError| error.to_string();
         if (images, self.images_max) == (1, 1) {
             return Err("no larger batch is asked for".to_owned());
         }
-        let file = match self.source {
-            ModelSource::Memory(bytes) => Bytes::copy_from_slice(bytes),
-            ModelSource::File(path) => std::fs::read(path).map_err(|error| error.to_string())?.into(),
+        let model = match self.source {
+            ModelSource::Memory(bytes) => graph::decode(Bytes::copy_from_slice(bytes)),
+            ModelSource::File(path) => OnnxFile::open(path).map(|file| file.model),
+        }
+        .map_err(text)?;
+        let mut freed = free_batch(&model, &self.signature.input.name).map_err(|error| error.to_string())?;
+        let folder = match self.source {
+            ModelSource::Memory(_) => None,
+            ModelSource::File(path) => gather(&mut freed, check_external(path, &model).map_err(text)?, path),
         };
-        let model = graph::decode(file).map_err(|error| error.to_string())?;
-        let freed = free_batch(&model, &self.signature.input.name).map_err(|error| error.to_string())?;
         let bytes = freed.encode_to_vec();
         drop((model, freed));
-        let graph = Graph::Edited { bytes: &bytes, folder: self.folder() };
+        let graph = Graph::Edited { bytes: &bytes, folder: folder.as_deref() };
         let mut session = self.session(graph, contract).map_err(|error| error.to_string())?;
         self.prove(contract, original, &mut session)?;
-        Ok((bytes, session))
-    }
-
-    /// Where the weights outside the file lie.
-    fn folder(&self) -> Option<&Path> {
-        match self.source {
-            ModelSource::Memory(_) => None,
-            ModelSource::File(path) => path.parent(),
-        }
+        Ok(Freed { bytes, folder, session })
     }
 
     /// Two different samples, alone, in a batch of two and all through the largest batch, get what each gets alone from
@@ -158,18 +157,26 @@ impl Load<'_> {
     fn prove(&self, contract: &Contract, original: &mut Session, freed: &mut Session) -> Result<(), String> {
         let text = |error: InferError| error.to_string();
         let form = contract.batch_form(self.sample, self.images_max);
-        let samples = samples(form);
         let mut batch = Batch::new(form);
-        let [first, second] = &samples;
-        let alone =
-            [alone(original, &mut batch, first).map_err(text)?, alone(original, &mut batch, second).map_err(text)?];
         let tolerance = self.tolerance();
-        let scale = alone.iter().flatten().fold(0.0f32, |max, score| max.max(score.abs()));
-        let apart = distance(&alone[0], &alone[1]);
-        // Rows that hardly differ cannot show that they were kept apart: the mean of two is off by half their distance.
-        if apart <= 4.0 * tolerance * scale {
-            return Err("two different samples get the same scores, so that no run can prove anything".to_owned());
+        let mut told_apart = None;
+        // A confident softmax may drown two strong samples in the same certainty, and not two faint ones.
+        for contrast in [1.0, 0.25] {
+            let samples = samples(form, contrast);
+            let [first, second] = &samples;
+            let alone =
+                [alone(original, &mut batch, first).map_err(text)?, alone(original, &mut batch, second).map_err(text)?];
+            let scale = alone.iter().flatten().fold(0.0f32, |max, score| max.max(score.abs()));
+            // Rows that hardly differ cannot show that they were kept apart: the mean of two is off by half their
+            // distance.
+            if distance(&alone[0], &alone[1]) > 4.0 * tolerance * scale {
+                told_apart = Some((samples, alone, tolerance * scale));
+                break;
+            }
         }
+        let Some((samples, alone, rounding)) = told_apart else {
+            return Err("two different samples get the same scores, so that no run can prove anything".to_owned());
+        };
         let images_max = self.images_max.max(2);
         let mut batch = Batch::new(BatchForm { rows: Rows::UpTo(images_max), ..form });
         for len in [1, 2, images_max] {
@@ -178,11 +185,10 @@ impl Load<'_> {
             let together = freed.infer(&batch).map_err(text)?;
             for index in 0..len {
                 let off = distance(together.row(index).map_err(text)?, &alone[index % 2]);
-                if off > tolerance * scale {
+                if off > rounding {
                     return Err(format!(
                         "in a batch of {len}, scores of image {index} are {off} off those it gets alone, where at most \
-                         {} is rounding",
-                        tolerance * scale
+                         {rounding} is rounding"
                     ));
                 }
             }
@@ -205,6 +211,28 @@ impl Load<'_> {
     }
 }
 
+/// A graph whose batch was made free, and proven so.
+struct Freed {
+    bytes: Vec<u8>,
+    folder: Option<PathBuf>,
+    session: Session,
+}
+
+/// The folder of the weights outside the file; none if all are inside.
+///
+/// The runtime lets a graph from memory read below one folder, and follows links before it judges. A cache of Hugging
+/// Face consists of links into another folder, so the model is told where they lead. Weights in several folders are left
+/// to the runtime, beside the model.
+fn gather(model: &mut ModelProto, files: Vec<ExternalFile>, path: &Path) -> Option<PathBuf> {
+    let files: HashMap<String, PathBuf> = files.into_iter().map(|file| (file.location, file.path)).collect();
+    let folder = files.values().next()?.parent()?.to_owned();
+    if files.values().any(|file| file.parent() != Some(&folder)) {
+        return path.canonicalize().ok()?.parent().map(Path::to_owned);
+    }
+    relocate(model, |location| Some(files.get(location)?.file_name()?.to_str()?.to_owned()));
+    Some(folder)
+}
+
 /// The scores of one sample that is alone in its batch.
 fn alone(session: &mut Session, batch: &mut Batch, sample: &Sample) -> Result<Vec<f32>, InferError> {
     batch.clear();
@@ -212,8 +240,9 @@ fn alone(session: &mut Session, batch: &mut Batch, sample: &Sample) -> Result<Ve
     Ok(session.infer(batch)?.row(0)?.to_vec())
 }
 
-/// Two samples of noise, each with another bright channel so that averages differ as well.
-fn samples(form: BatchForm) -> [Sample; 2] {
+/// Two samples of noise, each with another bright channel so that averages differ as well. A `contrast` of 1 spans what
+/// normalised pictures do.
+fn samples(form: BatchForm, contrast: f32) -> [Sample; 2] {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     // Uniform in -0.5..0.5.
     let mut noise = move || {
@@ -228,8 +257,8 @@ fn samples(form: BatchForm) -> [Sample; 2] {
         let values = (0..form.sample.len()).map(|at| {
             let level = if at / plane == bright { 1.0 } else { -1.0 };
             match form.element {
-                Element::U8 => (128.0 + 60.0 * level + 120.0 * noise()).round(),
-                Element::F16 | Element::Bf16 | Element::F32 | Element::F64 => level + 2.0 * noise(),
+                Element::U8 => (128.0 + contrast * (60.0 * level + 120.0 * noise())).round(),
+                Element::F16 | Element::Bf16 | Element::F32 | Element::F64 => contrast * (level + 2.0 * noise()),
             }
         });
         Sample::new(form.sample, values.collect())

@@ -164,6 +164,9 @@ fn outputs_that_hold_no_scores_are_listed() {
     let text = decide(&graph([map, counts]), known(10)).unwrap_err();
     assert!(text.contains("map: float [?, 64, 7, 7] (features), counts: int64 [?, 10] (raw scores)"), "{text}");
     assert!(decide(&graph([]), known(10)).is_err());
+    // Without labels the file could claim any number.
+    assert_eq!(decide(&graph([scores("y", 1_000_000)]), known(None)).unwrap().output.classes, 1_000_000);
+    assert!(decide(&graph([scores("y", 1_000_001)]), known(None)).is_err());
 }
 
 #[test]
@@ -176,6 +179,7 @@ fn the_input_is_a_batch_of_images_that_the_recipe_prepares() {
     let made = with(image(&[8, 0, 224, 0], first), "").unwrap();
     assert_eq!((made.input.shape, made.input.layout), ([8, -1, 224, -1], TensorLayout::Nchw));
     assert_eq!(made.fixed_batch, Some(8));
+    assert_eq!(with(image(&[1024, 3, 224, 200], first), "").unwrap().fixed_batch, Some(1024));
     let made = with(image(&[0, 224, 200, 3], Some(ChannelAxis::Last)), "").unwrap();
     assert_eq!((made.input.layout, made.fixed_batch), (TensorLayout::Nhwc, None));
     let open = image(&[0, 0, 0, 0], None);
@@ -187,6 +191,7 @@ fn the_input_is_a_batch_of_images_that_the_recipe_prepares() {
         (image(&[0, 1, 224, 200], first), "grey images"),
         (image(&[0, 4, 224, 200], first), "[N, 3, 224, 200]"),
         (image(&[3, 224, 200], None), "a batch of images"),
+        (image(&[1025, 3, 224, 200], first), "at most 1024 images"),
         (
             Input { tensor: tensor("tokens", DataType::Int64, &[0, 3, 224, 200]), channels: first },
             "tokens: int64 [?, 3, 224, 200]",
