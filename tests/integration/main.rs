@@ -7,6 +7,7 @@ mod bad_input;
 mod classify;
 mod cli;
 mod edge;
+mod inspect;
 mod layering;
 mod lifecycle;
 mod metadata;
