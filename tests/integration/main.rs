@@ -8,6 +8,7 @@ mod classify;
 mod cli;
 mod convert;
 mod edge;
+mod inspect;
 mod layering;
 mod lifecycle;
 mod metadata;

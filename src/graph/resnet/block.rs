@@ -8,7 +8,7 @@ use crate::graph::view::{Conv, Layer, LayerId, Op, View};
 
 /// Most layers on one branch of a block. A bottleneck with squeeze-and-excitation has about twenty; a skip connection
 /// across half a network is no block.
-const BRANCH_LAYERS_MAX: usize = 128;
+const BRANCH_LAYERS_MAX: usize = 64;
 
 /// One residual block of a network, in terms of its layers.
 pub(super) struct Residual {
@@ -26,6 +26,7 @@ pub(super) struct Residual {
 pub(super) fn find(view: &View<'_>, tree: &Dominators) -> Vec<Residual> {
     let layers = &view.layers;
     let mut found: Vec<Residual> = Vec::new();
+    let mut walk = Walk { layers, visits: vec![0; layers.len()], walks: 0 };
     for (sum, layer) in layers.iter().enumerate() {
         let (Op::Add, [a, b]) = (&layer.op, layer.inputs.as_slice()) else {
             continue;
@@ -35,9 +36,8 @@ pub(super) fn find(view: &View<'_>, tree: &Dominators) -> Vec<Residual> {
             continue;
         }
         let Some(start) = tree.of(sum) else { continue };
-        let (Some(a), Some(b)) = (branch(layers, *a, start), branch(layers, *b, start)) else {
-            continue;
-        };
+        let Some(a) = walk.branch(*a, start) else { continue };
+        let Some(b) = walk.branch(*b, start) else { continue };
         let weigh = |branch: &[LayerId]| convolutions(layers, branch).len();
         let (branch, shortcut) = if weigh(&a) >= weigh(&b) { (a, b) } else { (b, a) };
         if weigh(&branch) > 0 {
@@ -56,23 +56,37 @@ pub(super) fn find(view: &View<'_>, tree: &Dominators) -> Vec<Residual> {
     outer
 }
 
-/// The layers between `start` and `end`, `end` included and `start` not, in order; `None` if they are too many.
-fn branch(layers: &[Layer<'_>], end: LayerId, start: LayerId) -> Option<Vec<LayerId>> {
-    let mut found = HashSet::new();
-    let mut next = vec![end];
-    while let Some(layer) = next.pop() {
-        if layer == start || !found.insert(layer) {
-            continue;
+/// Walks back along branches, many times and each time not far.
+struct Walk<'v, 'a> {
+    layers: &'v [Layer<'a>],
+    /// For each layer the number of the latest walk that came by.
+    visits: Vec<usize>,
+    walks: usize,
+}
+
+impl Walk<'_, '_> {
+    /// The layers between `start` and `end`, `end` included and `start` not, in order; `None` if they are too many. Every
+    /// way back from `end` leads through `start`.
+    fn branch(&mut self, end: LayerId, start: LayerId) -> Option<Vec<LayerId>> {
+        self.walks += 1;
+        self.visits[start] = self.walks;
+        let mut found = Vec::new();
+        let mut next = vec![end];
+        while let Some(layer) = next.pop() {
+            if self.visits[layer] == self.walks {
+                continue;
+            }
+            self.visits[layer] = self.walks;
+            found.push(layer);
+            // A layer of a hundred inputs is no part of a block either.
+            if found.len() > BRANCH_LAYERS_MAX || self.layers[layer].inputs.len() > BRANCH_LAYERS_MAX {
+                return None;
+            }
+            next.extend(&self.layers[layer].inputs);
         }
-        // Every way back leads through `start`; a layer of a thousand inputs is no part of a block either.
-        if found.len() > BRANCH_LAYERS_MAX || layers[layer].inputs.len() > BRANCH_LAYERS_MAX {
-            return None;
-        }
-        next.extend(&layers[layer].inputs);
+        found.sort_unstable();
+        Some(found)
     }
-    let mut found: Vec<LayerId> = found.into_iter().collect();
-    found.sort_unstable();
-    Some(found)
 }
 
 /// The convolutions of `branch` that see the image; those that look at a pooled one, to weigh its channels, do not.

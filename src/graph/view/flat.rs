@@ -11,7 +11,7 @@ use crate::graph::proto::{
 
 /// Most that calls of functions may expand to: nodes, their inputs, outputs and attributes. Functions that call functions
 /// could otherwise grow without end. An export of ResNet-152 with a function for each module stays below 20,000.
-const EXPANDED_MAX: usize = 2_000_000;
+const EXPANDED_MAX: usize = 1_000_000;
 /// Functions inside functions. PyTorch's nest as deep as its modules do.
 const CALLS_DEEP_MAX: usize = 32;
 

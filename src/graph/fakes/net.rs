@@ -1,12 +1,12 @@
-//! Networks for tests, built as exporters build them. Weights lie in a file that is not there, so that ResNet-152 is a few
+//! Layers for tests, written as exporters write them. Weights lie in a file that is not there, so that ResNet-152 is a few
 //! kilobytes.
 
 use bytes::Bytes;
 
-use super::proto::{
-    AttributeProto, AttributeType, DataType, DimensionProto, DimensionValue, FunctionProto, GraphProto, ModelProto,
-    NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
-    TypeValue, ValueInfoProto,
+use super::pieces::{convolution, image, int, ints, text};
+use crate::graph::proto::{
+    AttributeProto, AttributeType, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto, ValueInfoProto,
 };
 
 /// How an exporter writes a network.
@@ -33,187 +33,14 @@ pub(crate) enum Style {
     ChannelsLast,
 }
 
-/// How a network is built.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
-    pub(crate) blocks: &'static [u64],
-    pub(crate) is_bottleneck: bool,
-    /// Channels of the first stage, before the fourfold of bottlenecks.
-    pub(crate) base: u64,
-    /// Channels inside a bottleneck for each 64 of the base.
-    pub(crate) width: u64,
-    pub(crate) groups: u64,
-    pub(crate) stem: Stem,
-    pub(crate) shortcut: Shortcut,
-    /// The stride of bottlenecks lies in their first convolution.
-    pub(crate) strides_early: bool,
-    pub(crate) is_pre_activated: bool,
-    pub(crate) has_batch_norm: bool,
-    pub(crate) has_attention: bool,
-    pub(crate) classes: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stem {
-    Plain,
-    Deep,
-    Small,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shortcut {
-    A,
-    B,
-    C,
-    AveragePool,
-}
-
-impl Plan {
-    /// A ResNet v1.5 for ImageNet, batch norms explicit.
-    pub(crate) const fn imagenet(blocks: &'static [u64], is_bottleneck: bool) -> Self {
-        Self {
-            blocks,
-            is_bottleneck,
-            base: 64,
-            width: 64,
-            groups: 1,
-            stem: Stem::Plain,
-            shortcut: Shortcut::B,
-            strides_early: false,
-            is_pre_activated: false,
-            has_batch_norm: true,
-            has_attention: false,
-            classes: 1000,
-        }
-    }
-
-    /// ResNet-20 for CIFAR-10.
-    pub(crate) const fn cifar(shortcut: Shortcut) -> Self {
-        Self { base: 16, stem: Stem::Small, shortcut, classes: 10, ..Self::imagenet(&[3, 3, 3], false) }
-    }
-
-    /// The model in `style`.
-    pub(crate) fn model(&self, style: Style) -> ModelProto {
-        let mut net = Net::new(style);
-        let mut x = "x".to_owned();
-        if style == Style::ChannelsLast {
-            x = net.node("Transpose", &[&x], &[ints("perm", &[0, 3, 1, 2])]);
-        }
-        let x = self.stem(&mut net, &x);
-        let mut x = x;
-        let mut channels = if self.stem == Stem::Deep { 64 } else { self.base };
-        for (stage, blocks) in self.blocks.iter().enumerate() {
-            for block in 0..*blocks {
-                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-                let base = self.base << stage;
-                (x, channels) = self.block(&mut net, &x, channels, base, stride);
-            }
-        }
-        if self.is_pre_activated {
-            x = net.norm(&x, channels, true);
-            x = net.relu(&x);
-        }
-        net.head(&x, channels, self.classes);
-        net.model()
-    }
-
-    fn stem(&self, net: &mut Net, x: &str) -> String {
-        let bn = self.has_batch_norm;
-        let x = match self.stem {
-            Stem::Plain => net.conv_norm(x, Shape { stride: 2, ..Shape::new(3, 64, 7) }, bn),
-            Stem::Small => {
-                return {
-                    let x = net.conv_norm(x, Shape::new(3, self.base, 3), bn);
-                    net.relu(&x)
-                };
-            }
-            Stem::Deep => {
-                let x = net.conv_norm(x, Shape { stride: 2, ..Shape::new(3, 32, 3) }, bn);
-                let x = net.relu(&x);
-                let x = net.conv_norm(&x, Shape::new(32, 32, 3), bn);
-                let x = net.relu(&x);
-                net.conv_norm(&x, Shape::new(32, 64, 3), bn)
-            }
-        };
-        let x = net.relu(&x);
-        let pads = if net.style == Style::ChannelsLast { (net.pad(&x), [0; 4]) } else { (x, [1; 4]) };
-        net.node(
-            "MaxPool",
-            &[&pads.0],
-            &[ints("kernel_shape", &[3, 3]), ints("strides", &[2, 2]), ints("pads", &pads.1)],
-        )
-    }
-
-    fn block(&self, net: &mut Net, x: &str, inputs: u64, base: u64, stride: i64) -> (String, u64) {
-        let bn = self.has_batch_norm;
-        let outputs = if self.is_bottleneck { 4 * base } else { base };
-        let mut start = x.to_owned();
-        let mut y = start.clone();
-        if self.is_pre_activated {
-            y = net.norm(x, inputs, true);
-            y = net.relu(&y);
-        }
-        let needs = stride > 1 || inputs != outputs;
-        if self.is_pre_activated && needs {
-            start.clone_from(&y);
-        }
-        let shapes: Vec<Shape> = if self.is_bottleneck {
-            let width = base * self.width / 64;
-            let (early, late) = if self.strides_early { (stride, 1) } else { (1, stride) };
-            vec![
-                Shape { stride: early, ..Shape::new(inputs, width, 1) },
-                Shape { stride: late, groups: self.groups, ..Shape::new(width, width, 3) },
-                Shape::new(width, outputs, 1),
-            ]
-        } else {
-            vec![Shape { stride, ..Shape::new(inputs, outputs, 3) }, Shape::new(outputs, outputs, 3)]
-        };
-        for (index, shape) in shapes.iter().enumerate() {
-            if self.is_pre_activated {
-                if index > 0 {
-                    y = net.norm(&y, shape.inputs, bn);
-                    y = net.relu(&y);
-                }
-                y = net.conv(&y, *shape);
-            } else {
-                if index > 0 {
-                    y = net.relu(&y);
-                }
-                y = net.conv_norm(&y, *shape, bn);
-            }
-        }
-        if self.has_attention {
-            y = net.attention(&y, outputs);
-        }
-        let project = |net: &mut Net, x: &str, shape: Shape| {
-            if self.is_pre_activated { net.conv(x, shape) } else { net.conv_norm(x, shape, bn) }
-        };
-        let shape = Shape { stride, ..Shape::new(inputs, outputs, 1) };
-        let shortcut = match self.shortcut {
-            Shortcut::C => project(net, &start, shape),
-            _ if !needs => start,
-            Shortcut::A => net.zero_pad(&start, inputs, outputs),
-            Shortcut::B => project(net, &start, shape),
-            Shortcut::AveragePool if stride == 1 => project(net, &start, shape),
-            Shortcut::AveragePool => {
-                let window = [ints("kernel_shape", &[2, 2]), ints("strides", &[2, 2]), int("ceil_mode", 1)];
-                let pooled = net.node("AveragePool", &[&start], &window);
-                project(net, &pooled, Shape { stride: 1, ..shape })
-            }
-        };
-        let sum = net.add(&y, &shortcut);
-        (if self.is_pre_activated { sum } else { net.relu(&sum) }, outputs)
-    }
-}
-
 /// A convolution.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    inputs: u64,
-    outputs: u64,
-    kernel: i64,
-    stride: i64,
-    groups: u64,
+    pub(crate) inputs: u64,
+    pub(crate) outputs: u64,
+    pub(crate) kernel: i64,
+    pub(crate) stride: i64,
+    pub(crate) groups: u64,
 }
 
 impl Shape {
@@ -234,7 +61,7 @@ impl Shape {
 
 /// A graph in the making.
 pub(crate) struct Net {
-    style: Style,
+    pub(crate) style: Style,
     graph: GraphProto,
     names: usize,
 }
@@ -440,7 +267,7 @@ impl Net {
         self.norm(&y, shape.outputs, has_batch_norm)
     }
 
-    fn norm(&mut self, x: &str, channels: u64, has_batch_norm: bool) -> String {
+    pub(crate) fn norm(&mut self, x: &str, channels: u64, has_batch_norm: bool) -> String {
         if !has_batch_norm {
             return x.to_owned();
         }
@@ -480,7 +307,7 @@ impl Net {
         }
     }
 
-    fn add(&mut self, y: &str, shortcut: &str) -> String {
+    pub(crate) fn add(&mut self, y: &str, shortcut: &str) -> String {
         match self.style {
             Style::Integers => {
                 let (scale, zero) = self.scale();
@@ -507,7 +334,7 @@ impl Net {
         }
     }
 
-    fn attention(&mut self, x: &str, channels: u64) -> String {
+    pub(crate) fn attention(&mut self, x: &str, channels: u64) -> String {
         let few = channels / 16;
         let pooled = self.mean(x);
         let y = self.conv_biased(&pooled, Shape::new(channels, few, 1), true);
@@ -517,13 +344,13 @@ impl Net {
         self.node("Mul", &[x, &y], &[])
     }
 
-    fn pad(&mut self, x: &str) -> String {
+    pub(crate) fn pad(&mut self, x: &str) -> String {
         let pads = self.list(&[0, 0, 1, 1, 0, 0, 1, 1]);
         self.node("Pad", &[x, &pads], &[])
     }
 
     /// Every second pixel, and zeros for the channels that are missing.
-    fn zero_pad(&mut self, x: &str, inputs: u64, outputs: u64) -> String {
+    pub(crate) fn zero_pad(&mut self, x: &str, inputs: u64, outputs: u64) -> String {
         let missing = (outputs - inputs) as i64;
         match self.style {
             Style::Nodes => {
@@ -560,7 +387,7 @@ impl Net {
         }
     }
 
-    fn mean(&mut self, x: &str) -> String {
+    pub(crate) fn mean(&mut self, x: &str) -> String {
         match self.style {
             Style::Nodes => {
                 let axes = self.list(&[-1, -2]);
@@ -570,7 +397,7 @@ impl Net {
         }
     }
 
-    fn head(&mut self, x: &str, channels: u64, classes: u64) {
+    pub(crate) fn head(&mut self, x: &str, channels: u64, classes: u64) {
         let y = match self.style {
             Style::ChannelsLast => {
                 let x = self.node("Transpose", &[x], &[ints("perm", &[0, 2, 3, 1])]);
@@ -607,54 +434,4 @@ impl Net {
         let y = self.node("MatMul", &[x, &weight], &[]);
         self.node("Add", &[&y, &bias], &[])
     }
-}
-
-/// The function that [`Style::Functions`] calls; it calls another for the work.
-fn convolution() -> FunctionProto {
-    let by_name = |name: &str, given: &str| AttributeProto {
-        name: Some(name.to_owned()),
-        ref_attr_name: Some(given.to_owned()),
-        ..Default::default()
-    };
-    let node = |op: &str, input: &[&str], output: &str, attribute: Vec<AttributeProto>| NodeProto {
-        op_type: Some(op.to_owned()),
-        input: input.iter().map(|name| (*name).to_owned()).collect(),
-        output: vec![output.to_owned()],
-        attribute,
-        ..Default::default()
-    };
-    let attributes = vec![by_name("strides", "steps"), by_name("pads", "around"), by_name("group", "groups")];
-    FunctionProto {
-        name: Some("Convolution".to_owned()),
-        domain: Some("local".to_owned()),
-        input: ["image", "weight", "bias"].map(str::to_owned).to_vec(),
-        output: vec!["result".to_owned()],
-        attribute: ["steps", "around", "groups"].map(str::to_owned).to_vec(),
-        node: vec![
-            node("Identity", &["image"], "same", Vec::new()),
-            node("Conv", &["same", "weight", "bias"], "result", attributes),
-        ],
-        ..Default::default()
-    }
-}
-
-pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto { name: Some(name.to_owned()), ints: ints.to_vec(), ..Default::default() }
-}
-
-pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: Some(name.to_owned()), i: Some(i), ..Default::default() }
-}
-
-fn text(name: &str, text: &'static str) -> AttributeProto {
-    AttributeProto { name: Some(name.to_owned()), s: Some(Bytes::from_static(text.as_bytes())), ..Default::default() }
-}
-
-/// An input of these dimensions, free where none is given.
-pub(crate) fn image(name: &str, dims: &[Option<i64>]) -> ValueInfoProto {
-    let dim = |size: &Option<i64>| DimensionProto { value: size.map(DimensionValue::Value), denotation: None };
-    let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
-    let tensor = TensorTypeProto { elem_type: Some(DataType::Float as i32), shape: Some(shape) };
-    let kind = TypeProto { value: Some(TypeValue::Tensor(tensor)), denotation: None };
-    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(kind), ..Default::default() }
 }
