@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand. The only folder that prints.
 
 pub mod classify;
+pub mod preprocess;
 pub mod runtime;
 mod serve;
 
@@ -31,6 +32,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Classify images from files, folders or standard input.
     Classify(classify::ClassifyArgs),
+    /// Prepare an image as a model would see it, without a model.
+    Preprocess(preprocess::PreprocessArgs),
     /// Install, list or locate the ONNX Runtime library.
     Runtime(runtime::RuntimeArgs),
 }
@@ -62,6 +65,7 @@ fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         // Settings may come from a file as well: serve parses its own arguments again with the file's below them.
         Command::Serve(_) => serve::run(arguments),
         Command::Classify(args) => classify::run(&args),
+        Command::Preprocess(args) => preprocess::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Runtime(args) => runtime::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }
