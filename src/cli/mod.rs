@@ -4,6 +4,7 @@ pub mod classify;
 pub mod convert;
 pub mod inspect;
 mod model_folder;
+pub mod preprocess;
 pub mod pull;
 pub mod runtime;
 mod serve;
@@ -40,6 +41,8 @@ enum Command {
     Pull(pull::PullArgs),
     /// Say what a model is: its name, its blocks, and whether its shortcuts have weights.
     Inspect(inspect::InspectArgs),
+    /// Prepare an image as a model would see it, without a model.
+    Preprocess(preprocess::PreprocessArgs),
     /// Convert ResNet weights from safetensors to ONNX.
     Convert(convert::ConvertArgs),
     /// Write a ResNet with random weights, for load tests.
@@ -79,6 +82,7 @@ fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Synth(args) => synth::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Preprocess(args) => preprocess::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Runtime(args) => runtime::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }

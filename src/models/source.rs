@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::pipeline::infer::{Environment, InferError};
-use crate::pipeline::{Engine, EngineOptions, ModelSpec, PreparePool};
+use crate::pipeline::{Engine, EngineOptions, PreparePool};
 use crate::telemetry::Metrics;
-use crate::zoo::{self, Choices, Found, Listing, PresetChoice, Wanted, ZooError};
+use crate::zoo::{self, Choices, Found, Listing, Opened, PresetChoice, Wanted, ZooError};
 
 /// The places where models are looked for.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ impl Source {
     }
 
     /// Opens one of the models that were found.
-    pub(super) fn open(&self, found: &Found) -> Result<ModelSpec, ZooError> {
+    pub(super) fn open(&self, found: &Found) -> Result<Opened, ZooError> {
         zoo::open(found, &self.choices(&found.name))
     }
 }
@@ -56,8 +56,8 @@ impl Starter {
     ///
     /// # Errors
     /// [`InferError`] if the model cannot be run.
-    pub fn start(&self, spec: ModelSpec) -> Result<Engine, InferError> {
+    pub fn start(&self, Opened { spec, source }: Opened) -> Result<Engine, InferError> {
         let metrics = self.metrics.model(&spec.name, &spec.version);
-        Engine::start(&self.environment, spec, self.options, self.pool.clone(), metrics)
+        Engine::start(&self.environment, spec, &source, self.options, self.pool.clone(), metrics)
     }
 }

@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use super::roster::{Entry, Roster};
 use super::{Handle, Models, Source, Starter};
-use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::InferError;
-use crate::zoo::{self, Fingerprint, Found, Listing, Version, ZooError};
+use crate::zoo::{self, Fingerprint, Found, Listing, Opened, Version, ZooError};
 
 /// Why a model is not served.
 #[derive(Debug, thiserror::Error)]
@@ -119,12 +118,12 @@ impl Work {
             return Err(LoadError::UnknownDefault { name: name.clone(), models }.into());
         }
         let tried = found.iter().map(|found| (id(found), zoo::fingerprint(&found.files))).collect();
-        let specs: Vec<ModelSpec> =
+        let opened: Vec<Opened> =
             found.iter().map(|found| source.open(found)).collect::<Result<_, _>>().map_err(LoadError::from)?;
         let starter = starter()?;
         let mut roster = Roster { default: default_of(&source), ..Roster::default() };
-        for (found, spec) in found.iter().zip(specs) {
-            let handle = start(&starter, models, spec).map_err(E::from)?;
+        for (found, opened) in found.iter().zip(opened) {
+            let handle = start(&starter, models, opened).map_err(E::from)?;
             *roster.entry(&found.name, &found.version) = Entry { handle: Some(handle), ..Entry::default() };
         }
         models.publish(|now| *now = roster);
@@ -195,7 +194,7 @@ impl Work {
         models.publish(|roster| roster.entry(&id.name, &id.version).loading = true);
         let started = Instant::now();
         let loaded =
-            self.source.open(found).map_err(LoadError::from).and_then(|spec| start(&self.starter, models, spec));
+            self.source.open(found).map_err(LoadError::from).and_then(|opened| start(&self.starter, models, opened));
         match loaded {
             Ok(handle) => {
                 let (took, sha256) = (started.elapsed(), handle.spec().sha256.clone());
@@ -311,7 +310,8 @@ fn default_of(source: &Source) -> Option<String> {
     source.default.clone().or_else(first)
 }
 
-fn start(starter: &Starter, models: &Models, spec: ModelSpec) -> Result<Handle, LoadError> {
+fn start(starter: &Starter, models: &Models, opened: Opened) -> Result<Handle, LoadError> {
+    let spec = &opened.spec;
     for note in &spec.notes {
         let about = format!("model {} version {}: {note}", spec.name, spec.version);
         // An assumption may cost accuracy that nobody would notice; the others only tell who decided.
@@ -321,7 +321,7 @@ fn start(starter: &Starter, models: &Models, spec: ModelSpec) -> Result<Handle, 
             tracing::info!(model = spec.name, version = spec.version, "{about}");
         }
     }
-    let engine = starter.start(spec)?;
+    let engine = starter.start(opened)?;
     let (spec, provider) = (engine.spec(), engine.execution().provider.name());
     starter.metrics.model_info(&spec.name, &spec.version, provider, &spec.sha256);
     Ok(Handle::new(engine, models.0.retired.clone()))

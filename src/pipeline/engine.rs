@@ -20,6 +20,7 @@ use super::postprocess::Labels;
 use super::prepare::PreparePool;
 use super::preprocess::{Recipe, RecipeSteps};
 use super::types::{Sample, SampleShape};
+use crate::graph::Summary;
 use crate::telemetry::ModelMetrics;
 
 /// Everything that is known about a model before it runs. Filled by `zoo`.
@@ -29,10 +30,10 @@ pub struct ModelSpec {
     pub name: String,
     /// Version, as clients see it.
     pub version: String,
-    /// The ONNX bytes.
-    pub source: ModelSource,
     /// What the graph takes and returns.
     pub signature: Signature,
+    /// What network it is.
+    pub summary: Arc<Summary>,
     /// Where the model comes from, for people: `built in`, or a path.
     pub origin: String,
     /// sha256 of the ONNX file, lower-case hex.
@@ -118,6 +119,7 @@ impl Engine {
     pub fn start(
         environment: &Environment,
         mut spec: ModelSpec,
+        source: &ModelSource,
         mut options: EngineOptions,
         pool: PreparePool,
         metrics: ModelMetrics,
@@ -133,7 +135,7 @@ impl Engine {
         let (contract, sessions) = Load {
             environment,
             model: &spec.name,
-            source: &spec.source,
+            source,
             signature: &spec.signature,
             sample: spec.sample_shape,
             options: SessionOptions { provider: options.provider, intra_op_threads: options.layout.intra_op_threads },

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::config_json::ConfigJson;
 use super::recipe::RecipeSource;
-use super::{CONFIG_FILE, Choices, Found, Origin, PREPROCESSOR_FILE, SideFile, ZooError, assemble};
-use crate::graph::{OnnxFile, decode};
-use crate::pipeline::ModelSpec;
+use super::{Beside, CONFIG_FILE, Choices, Found, Graph, Opened, PREPROCESSOR_FILE, SideFile, ZooError, assemble, hex};
+use crate::graph::decode;
 use crate::pipeline::infer::ModelSource;
 
 pub(super) const MODEL: &[u8] = include_bytes!("../../models/resnet20-cifar10/model.onnx");
@@ -21,21 +21,22 @@ const PREPROCESSOR: &[u8] = include_bytes!("../../models/resnet20-cifar10/prepro
 pub(super) const NAME: &str = "resnet20-cifar10";
 
 /// Opens it as any directory is opened.
-pub(super) fn open(found: &Found, choices: &Choices) -> Result<ModelSpec, ZooError> {
-    let bytes = Bytes::from_static(MODEL);
-    let model = decode(bytes.clone())?;
+pub(super) fn open(found: &Found, choices: &Choices) -> Result<Opened, ZooError> {
     let side = |name: &str, bytes: &[u8]| SideFile { path: PathBuf::from(name), bytes: bytes.to_owned() };
     let config = side(CONFIG_FILE, CONFIG);
-    let origin = Origin {
-        source: ModelSource::Memory(Arc::from(MODEL)),
-        file: OnnxFile { path: PathBuf::from(NAME), bytes, model },
-        manifest: None,
+    let beside = Beside {
         config: Some((ConfigJson::parse(&config.path, &config.bytes)?, config)),
         preprocessor: Some(side(PREPROCESSOR_FILE, PREPROCESSOR)),
+        ..Beside::default()
     };
-    let mut spec = assemble(found, &origin, choices)?;
+    let graph = Graph {
+        path: PathBuf::from(NAME),
+        sha256: hex(&Sha256::digest(MODEL)),
+        model: decode(Bytes::from_static(MODEL))?,
+    };
+    let mut spec = assemble(found, &graph, &beside, choices)?;
     if spec.recipe_source == RecipeSource::PreprocessorConfig.as_str() {
         spec.recipe_source = RecipeSource::BuiltIn.as_str();
     }
-    Ok(spec)
+    Ok(Opened { spec, source: ModelSource::Memory(Arc::from(MODEL)) })
 }

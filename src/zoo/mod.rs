@@ -14,9 +14,11 @@ pub mod pull;
 pub mod recipe;
 pub mod signature;
 mod version;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -26,7 +28,7 @@ pub use places::{Files, Fingerprint, Found, Listing, Place, Wanted, find, finger
 pub use version::Version;
 
 use crate::graph::proto::ModelProto;
-use crate::graph::{GraphError, OnnxFile, check_external, interface};
+use crate::graph::{GraphError, OnnxFile, check_external, interface, summarise};
 use crate::pipeline::ModelSpec;
 use crate::pipeline::infer::ModelSource;
 use config_json::ConfigJson;
@@ -151,6 +153,14 @@ pub enum ZooError {
     /// The model's file is no ONNX file that is served, or its weights are missing.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// The weights are no ResNet's.
+    #[error("read {}: {cause}", path.display())]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with them.
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The graph takes or returns something else than an image classifier.
     #[error("serve model {}: {cause}", path.display())]
     Signature {
@@ -188,29 +198,53 @@ pub struct Choices {
     pub preset: Option<Preset>,
 }
 
+/// A model that is ready to be started: what is known of it, and its graph.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is known.
+    pub spec: ModelSpec,
+    /// The graph; not needed any more once sessions are loaded.
+    pub source: ModelSource,
+}
+
 /// Opens one version of a model: reads its files and decides how it is to be served.
 ///
 /// # Errors
 /// [`ZooError`].
-pub fn open(found: &Found, choices: &Choices) -> Result<ModelSpec, ZooError> {
+pub fn open(found: &Found, choices: &Choices) -> Result<Opened, ZooError> {
     let Files::Disk { model, .. } = &found.files else { return builtin::open(found, choices) };
-    let manifest = manifest::open(&found.files)?;
+    let beside = Beside::read(&found.files)?;
+    if places::is_weights(model) {
+        return weights::open(found, model, &beside, choices);
+    }
     let file = OnnxFile::open(model)?;
     check_external(model, &file.model)?;
-    let side = |name: &str| found.files.side(&[name]).map(SideFile::read).transpose();
-    let config = match side(CONFIG_FILE)? {
-        Some(file) => Some((ConfigJson::parse(&file.path, &file.bytes)?, file)),
-        None => None,
-    };
-    let source = ModelSource::File(model.clone());
-    let preprocessor = side(PREPROCESSOR_FILE)?;
-    assemble(found, &Origin { source, file, manifest, config, preprocessor }, choices)
+    let sha256 = hex(&Sha256::digest(&file.bytes));
+    let graph = Graph { path: model.clone(), sha256, model: file.model };
+    Ok(Opened { spec: assemble(found, &graph, &beside, choices)?, source: ModelSource::File(model.clone()) })
 }
 
-/// A model and all that lies beside it, read and not yet understood.
-struct Origin {
-    source: ModelSource,
-    file: OnnxFile,
+/// Opens the newest version of a model.
+///
+/// # Errors
+/// [`ZooError`].
+pub fn open_newest(wanted: &Wanted, choices: &Choices) -> Result<Opened, ZooError> {
+    let listing = find(None, std::slice::from_ref(wanted))?;
+    open(listing.found.last().expect("what is wanted is found or an error"), choices)
+}
+
+/// A graph that was read, and not yet understood.
+struct Graph {
+    /// Its file, for errors.
+    path: PathBuf,
+    /// Of its file.
+    sha256: String,
+    model: ModelProto,
+}
+
+/// What lies beside a model, read and not yet understood.
+#[derive(Default)]
+struct Beside {
     manifest: Option<Manifest>,
     config: Option<(ConfigJson, SideFile)>,
     preprocessor: Option<SideFile>,
@@ -233,38 +267,57 @@ impl SideFile {
     }
 }
 
+impl Beside {
+    fn read(files: &Files) -> Result<Self, ZooError> {
+        let manifest = manifest::open(files)?;
+        let side = |name: &str| files.side(&[name]).map(SideFile::read).transpose();
+        let config = match side(CONFIG_FILE)? {
+            Some(file) => Some((ConfigJson::parse(&file.path, &file.bytes)?, file)),
+            None => None,
+        };
+        Ok(Self { manifest, config, preprocessor: side(PREPROCESSOR_FILE)? })
+    }
+
+    /// All that tells the recipe, but for what is in the graph.
+    fn evidence<'a>(&'a self, choices: &Choices) -> Evidence<'a> {
+        Evidence {
+            explicit: choices.preset,
+            residual: self.manifest.as_ref().map(|manifest| (manifest.path.as_path(), &manifest.recipe)),
+            preprocessor: self.preprocessor.as_ref().map(SideFile::evidence),
+            config: self.config.as_ref().map(|(_, file)| file.evidence()),
+            ..Evidence::default()
+        }
+    }
+}
+
 /// Decides, from everything that was read: labels that are known -> recipe for the graph's input -> signature for the
 /// recipe's samples -> a label for each class.
-fn assemble(found: &Found, origin: &Origin, choices: &Choices) -> Result<ModelSpec, ZooError> {
-    let Origin { source, file, manifest, config, preprocessor } = origin;
-    let sha256 = hex(&Sha256::digest(&file.bytes));
+fn assemble(found: &Found, graph: &Graph, beside: &Beside, choices: &Choices) -> Result<ModelSpec, ZooError> {
+    let Beside { manifest, config, .. } = beside;
     let named = config.as_ref().map(|(config, file)| (file.path.as_path(), config));
     let setting = manifest.as_ref().and_then(|manifest| Some((manifest.path.as_path(), manifest.labels.as_ref()?)));
     let labels = labels::known(&found.files, setting, named)?;
     let multi_label = named.map_or(Ok(false), |(path, config)| config.is_multi_label(path))?;
 
-    let interface = interface(&file.model);
+    let interface = interface(&graph.model);
     let overrides = manifest.as_ref().map(|manifest| manifest.signature.clone()).unwrap_or_default();
     let Resolved { recipe, sample_shape, source: recipe_source, notes } = recipe::resolve(&Evidence {
-        explicit: choices.preset,
-        residual: manifest.as_ref().map(|manifest| (manifest.path.as_path(), &manifest.recipe)),
-        metadata: Some(&metadata(&file.model)),
-        preprocessor: preprocessor.as_ref().map(SideFile::evidence),
-        config: config.as_ref().map(|(_, file)| file.evidence()),
-        catalog: catalog::by_sha256(&sha256).and_then(|entry| entry.preset.as_deref()?.parse().ok()),
+        metadata: Some(&metadata(&graph.model)),
+        catalog: catalog::by_sha256(&graph.sha256).and_then(|entry| entry.preset.as_deref()?.parse().ok()),
         input_size: signature::image_size(&interface, &overrides),
+        ..beside.evidence(choices)
     })?;
     let known = Known { sample: sample_shape, labels: labels.as_ref().map(|labels| labels.names.len()), multi_label };
     let signature = signature::signature(&interface, known, &overrides)
-        .map_err(|cause| ZooError::Signature { path: file.path.clone(), cause })?;
+        .map_err(|cause| ZooError::Signature { path: graph.path.clone(), cause })?;
     let (labels, label_source) = labels::complete(labels, signature.output.classes, &found.name)?;
     Ok(ModelSpec {
         name: found.name.clone(),
         version: found.version.to_string(),
-        source: source.clone(),
         signature,
         origin: places::origin(&found.files),
-        sha256,
+        sha256: graph.sha256.clone(),
+        summary: Arc::new(summarise(&graph.model, None)),
         recipe,
         sample_shape,
         recipe_source: recipe_source.as_str(),
@@ -299,7 +352,7 @@ mod tests {
     use super::*;
 
     fn open_one(wanted: &str) -> Result<ModelSpec, ZooError> {
-        open(&find(None, &[wanted.parse().unwrap()])?.found[0], &Choices::default())
+        open_newest(&wanted.parse().unwrap(), &Choices::default()).map(|opened| opened.spec)
     }
 
     #[test]

@@ -326,6 +326,11 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, ZooError> {
     Ok(entries)
 }
 
+/// Weights without a graph.
+pub(super) fn is_weights(path: &Path) -> bool {
+    has_extension(path, &["safetensors"])
+}
+
 /// The error for a place without a model; it tells apart what belongs to another tool.
 fn not_a_model(path: &Path) -> ZooError {
     let foreign = |path: &Path| has_extension(path, &FOREIGN);

@@ -4,4 +4,4 @@ mod classify;
 mod models;
 
 pub(super) use classify::classify;
-pub(super) use models::{index, model, model_version, models};
+pub(super) use models::{graph, graph_version, index, model, model_version, models};

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
@@ -61,7 +61,9 @@ pub(in crate::http) async fn index() -> impl IntoResponse {
             "POST /api/v1/classify": "classify an image: curl --data-binary @cat.jpg http://HOST/api/v1/classify",
             "GET /api/v1/models": "the models and their versions",
             "GET /api/v1/models/{name}": "the newest version of a model: input, recipe, classes, provider, threads",
+            "GET /api/v1/models/{name}/graph": "what network it is: blocks, shortcuts, parameters, MACs",
             "GET /api/v1/models/{name}/versions/{version}": "one version of a model",
+            "GET /api/v1/models/{name}/versions/{version}/graph": "what network that version is",
             "GET /health/live": "the process answers",
             "GET /health/ready": "the models are warm",
             "GET /metrics": "Prometheus metrics",
@@ -95,26 +97,46 @@ impl From<Row> for Summary {
     }
 }
 
+/// Name and version out of a path. What is no UTF-8 is no model's name either.
+type Named<T> = Result<Path<T>, PathRejection>;
+
 /// `GET /api/v1/models/{name}`.
-pub(in crate::http) async fn model(
-    State(app): State<App>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    // A name that is no UTF-8 is no model's name either.
-    let name = name.as_ref().map_or("\u{fffd}", |Path(name)| name);
-    Ok(details(&app.models.get(Some(name), None)?))
+pub(in crate::http) async fn model(State(app): State<App>, path: Named<String>) -> Result<Response, Problem> {
+    Ok(details(&newest(&app, &path)?))
 }
 
 /// `GET /api/v1/models/{name}/versions/{version}`.
 pub(in crate::http) async fn model_version(
     State(app): State<App>,
-    path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<impl IntoResponse, Problem> {
-    let (name, version) = path.as_ref().map_or(("\u{fffd}", ""), |Path((name, version))| (name, version));
-    Ok(details(&app.models.get(Some(name), Some(version))?))
+    path: Named<(String, String)>,
+) -> Result<Response, Problem> {
+    Ok(details(&exactly(&app, &path)?))
 }
 
-fn details(engine: &Handle) -> impl IntoResponse + use<> {
+/// `GET /api/v1/models/{name}/graph`.
+pub(in crate::http) async fn graph(State(app): State<App>, path: Named<String>) -> Result<Response, Problem> {
+    Ok(Json(&*newest(&app, &path)?.spec().summary).into_response())
+}
+
+/// `GET /api/v1/models/{name}/versions/{version}/graph`.
+pub(in crate::http) async fn graph_version(
+    State(app): State<App>,
+    path: Named<(String, String)>,
+) -> Result<Response, Problem> {
+    Ok(Json(&*exactly(&app, &path)?.spec().summary).into_response())
+}
+
+fn newest(app: &App, path: &Named<String>) -> Result<Handle, Problem> {
+    let name = path.as_ref().map_or("\u{fffd}", |Path(name)| name);
+    Ok(app.models.get(Some(name), None)?)
+}
+
+fn exactly(app: &App, path: &Named<(String, String)>) -> Result<Handle, Problem> {
+    let (name, version) = path.as_ref().map_or(("\u{fffd}", ""), |Path((name, version))| (name, version));
+    Ok(app.models.get(Some(name), Some(version))?)
+}
+
+fn details(engine: &Handle) -> Response {
     let spec = engine.spec();
     let classes = spec.labels.iter().enumerate().map(|(index, label)| Class { index, label }).collect();
     let details = Details {

@@ -187,7 +187,7 @@ fn finish(evidence: &Evidence<'_>, mut layers: Vec<Layer>) -> Result<Resolved, R
         }
     };
     for layer in layers.iter().rev().filter(|layer| !layer.keys.is_empty()) {
-        steps = layer.keys.over(steps);
+        steps = layer.keys.over(&steps);
         notes.push(format!("{} sets {}", layer.place, layer.keys.names().join(", ")));
     }
     let place_of = |decides: fn(&RecipeKeys) -> bool| {

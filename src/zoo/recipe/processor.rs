@@ -13,9 +13,9 @@ use crate::pipeline::preprocess::{CenterCrop, ChannelOrder, CropRounding, Filter
 const CONVNEXT_CROP_PCT: f64 = 224.0 / 256.0;
 /// `IMAGENET_STANDARD_MEAN` and `_STD` of transformers, which are not ImageNet's.
 const HALF: [f32; 3] = [0.5; 3];
-/// `OPENAI_CLIP_MEAN` and `_STD`.
+/// `OPENAI_CLIP_MEAN` and `_STD`, to the precision of an f32.
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The keys that change pixels. Nulls count as left out, as in version 5.
 #[derive(Deserialize)]

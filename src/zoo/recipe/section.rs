@@ -144,7 +144,7 @@ impl RecipeKeys {
     }
 
     /// `below`, less what these keys replace.
-    pub(super) fn over(&self, below: RecipeSteps) -> RecipeSteps {
+    pub(super) fn over(&self, below: &RecipeSteps) -> RecipeSteps {
         RecipeSteps {
             resize: self.resize.unwrap_or(below.resize),
             filter: self.filter.unwrap_or(below.filter),
@@ -199,7 +199,7 @@ mod tests {
         let preset = section.preset.unwrap();
         assert_eq!(preset.name(), "torchvision-v2");
         assert_eq!(
-            section.recipe.over(preset.steps(None)),
+            section.recipe.over(&preset.steps(None)),
             RecipeSteps {
                 resize: Resize::Exact { width: 30, height: 20 },
                 filter: Filter::OpencvArea,
@@ -218,14 +218,14 @@ mod tests {
     fn what_is_left_out_stays() {
         let keys = section("[recipe]\nfilter = \"bicubic\"").unwrap().recipe;
         let below = Preset::ASSUMED.steps(None);
-        assert_eq!(keys.over(below.clone()), RecipeSteps { filter: Filter::Bicubic, ..below });
+        assert_eq!(keys.over(&below), RecipeSteps { filter: Filter::Bicubic, ..below });
         assert_eq!((keys.names(), keys.complete()), (vec!["filter"], None));
     }
 
     #[test]
     fn none_is_a_word() {
         let keys = section("[recipe]\nresize = \"none\"\ncrop = \"none\"").unwrap().recipe;
-        let steps = keys.over(Preset::ASSUMED.steps(None));
+        let steps = keys.over(&Preset::ASSUMED.steps(None));
         assert_eq!((steps.resize, steps.crop), (Resize::None, None));
     }
 
