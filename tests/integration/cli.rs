@@ -156,6 +156,56 @@ fn links_in_a_folder_are_followed() {
 }
 
 #[test]
+fn preprocess_writes_what_a_model_would_see() {
+    let folder = tempfile::tempdir().unwrap();
+    let cat = write(folder.path(), "cat.jpg", &photo("cat.jpg"));
+    let sample = folder.path().join("cat.npy");
+    let output = run(&["preprocess", &cat, "--preset", "timm-a3", "--size", "224x224", "-o", sample.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.starts_with("[3, 224, 224] f32: shortest edge 235 bicubic, centre crop 224x224, RGB"), "{said}");
+    assert!(said.ends_with("(timm-a3)\n"), "{said}");
+    let note = "note: timm-a3 is published for 160x160; resize and crop are brought to 224x224\n";
+    assert_eq!(text(&output.stderr), note);
+    let bytes = std::fs::read(sample).unwrap();
+    assert_eq!((&bytes[..6], bytes.len()), (&b"\x93NUMPY"[..], 128 + 3 * 224 * 224 * 4));
+}
+
+#[test]
+fn preprocess_follows_the_files_of_a_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let cat = write(folder.path(), "cat.jpg", &photo("cat.jpg"));
+    let timm = br#"{"architecture": "resnet50", "pretrained_cfg": {"input_size": [3, 96, 64], "crop_mode": "border"}}"#;
+    let timm = write(folder.path(), "config.json", timm);
+    let output = run(&["preprocess", &cat, "--recipe", &timm]);
+    let said = text(&output.stdout);
+    assert!(
+        said.starts_with("[3, 96, 64] f32: fit into 73x109 bicubic, centre crop 64x96 on [124, 116, 104]"),
+        "{said}"
+    );
+    assert!(said.ends_with("(config.json)\n"), "{said}");
+    let output = run(&["preprocess", &cat, "--recipe", &timm, "--size", "64x64"]);
+    assert_eq!(output.status.code(), Some(1));
+    let complaint = "it prepares images of 64x96, and the graph takes 64x64";
+    assert!(text(&output.stderr).contains(complaint), "{}", text(&output.stderr));
+    let output = run(&["preprocess", &cat, "--model", "builtin"]);
+    assert!(text(&output.stdout).starts_with("[3, 32, 32] f32: shortest edge 32 bilinear"), "{output:?}");
+}
+
+#[test]
+fn presets_are_listed_and_a_misspelt_one_is_answered_with_them() {
+    let listed = text(&run(&["preprocess", "--list-presets"]).stdout);
+    let output = run(&["preprocess", "cat.jpg", "--preset", "torchvision"]);
+    assert_eq!(output.status.code(), Some(2));
+    let complaint = text(&output.stderr);
+    for preset in ["torchvision-v1", "mlperf", "hf-resnet", "cifar10"] {
+        assert!(listed.contains(preset) && complaint.contains(preset), "{preset}: {listed} {complaint}");
+    }
+    let none = run(&["preprocess", "cat.jpg"]);
+    assert!(text(&none.stderr).contains("--preset <NAME>|--recipe <FILE>|--model <MODEL>"), "{none:?}");
+}
+
+#[test]
 fn help_and_usage_errors_read_well() {
     insta::assert_snapshot!("help", text(&residual(&["--help"]).env_clear().output().unwrap().stdout));
     insta::assert_snapshot!(

@@ -1,5 +1,6 @@
 //! The two passes of a resize, only for the pixels that the crop keeps: horizontal, u8 between, then vertical.
-//! Equal to Pillow's 8-bit resampling in every bit; OpenCV's filters are next door.
+//! Equal to Pillow's 8-bit resampling in every bit, in the order that it had up to version 12; version 13 begins with the
+//! rows where the height shrinks much more. OpenCV's filters are next door.
 
 use pulp::{Arch, NullaryFnOnce};
 

@@ -367,6 +367,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_a_row_for_every_preset() {
+        let page = include_str!("../../../docs/RECIPES.md");
+        for preset in Preset::all() {
+            assert!(page.contains(&format!("\n| `{preset}` |")), "docs/RECIPES.md has no row for {preset}");
+        }
+    }
+
+    #[test]
     fn published_sizes_are_those_of_their_authors() {
         for (name, edge, size) in [
             ("torchvision-v1", 256, 224),
