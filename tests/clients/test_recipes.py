@@ -39,9 +39,7 @@ PARTS = [
 # What two correct computations may differ by, in levels. Pillow's and OpenCV's 8-bit arithmetic is followed to the last
 # bit, so that only the f32 of the normalisation is left.
 EXACT = 0.002
-# One of the two keeps fractions of a level where the other rounds once.
-ROUNDED_ONCE = 0.502
-# Both round twice, with weights of different precision.
+# One of the two keeps fractions of a level where the other rounds once or twice.
 ONE_LEVEL = 1.002
 # torch's 8-bit weights are less precise than Pillow's: a level is rarely off by two, and most are equal.
 TORCH = 2.002
@@ -154,7 +152,7 @@ def timm_transform(settings, use_test_size=False):
     "preset, weights",
     [
         ("timm-a1", "resnet50.a1_in1k"),
-        ("timm-a1", "resnet101.d_in1k" if "resnet101.d_in1k" in timm.list_pretrained() else "resnet50.d_in1k"),
+        ("timm-a1", "resnet50.d_in1k"),
         ("timm-a2", "resnet152.a2_in1k"),
         ("timm-a3", "resnet34.a3_in1k"),
         ("timm-a1h", "resnet50.a1h_in1k"),
@@ -206,7 +204,7 @@ def test_timm_crop_modes_and_filters(check, tmp_path, crop_mode, input_size, cro
     }
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": settings}))
-    # timm itself fails where the fitted picture would lose a side.
+    # Where the fitted picture would lose a side, timm fails and Residual keeps one pixel.
     only = lambda picture: crop_mode != "border" or max(picture.size) / min(picture.size) < 30
     check(f"timm {crop_mode}", ["--recipe", config], timm_transform(settings), settings["std"], only=only)
 
@@ -293,7 +291,7 @@ def test_zoo_notebook_is_the_notebook(check):
         image = centre(cv2.resize(np.asarray(picture) / 255.0, (256, 256)), 224)
         return ((image - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1)
 
-    # OpenCV's 8-bit weights have 11 bits, which adds to the rounding.
+    # OpenCV's 8-bit weights have 11 bits, which adds to the rounding: 0.75 levels at most were seen.
     check("zoo notebook, floating point", ["--preset", "zoo-notebook"], notebook, IMAGENET_STD, tolerance=ONE_LEVEL)
 
 
