@@ -370,9 +370,12 @@ impl Net {
                 self.node("Transpose", &[&x], &[ints("perm", &[0, 3, 1, 2])])
             }
             _ => {
-                let window: Vec<String> =
-                    [[0, 0], [i64::MAX; 2], [2, 3], [2, 2]].iter().map(|all| self.list(all)).collect();
-                let x = self.node("Slice", &[x, &window[0], &window[1], &window[2], &window[3]], &[]);
+                // As PyTorch cuts: one node for the rows, one for the columns.
+                let mut x = x.to_owned();
+                for axis in [2, 3] {
+                    let window: Vec<String> = [0, i64::MAX, axis, 2].iter().map(|at| self.list(&[*at])).collect();
+                    x = self.node("Slice", &[&x, &window[0], &window[1], &window[2], &window[3]], &[]);
+                }
                 // As PyTorch spells the pads: reversed pairs, turned round by a Slice with step -1.
                 let pairs = self.list(&[0, 0, 0, 0, missing / 2, missing / 2, 0, 0]);
                 let rows = self.list(&[-1, 2]);
