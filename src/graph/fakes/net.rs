@@ -144,7 +144,7 @@ impl Net {
             Style::Plain | Style::Fused | Style::Functions | Style::ChannelsLast => self.tensor(dims, DataType::Float),
             Style::Integers | Style::Dynamic => self.tensor(dims, DataType::Int8),
             Style::Nodes => {
-                let name = self.tensor(dims, DataType::Float);
+                self.tensor(dims, DataType::Float);
                 let mut value = self.graph.initializer.pop().unwrap();
                 value.name = None;
                 let attribute = AttributeProto {
@@ -154,7 +154,6 @@ impl Net {
                     ..Default::default()
                 };
                 let constant = self.node("Constant", &[], &[attribute]);
-                let _ = name;
                 self.node("Identity", &[&constant], &[])
             }
             Style::Half => {
