@@ -14,6 +14,7 @@ use super::model_folder::{
 };
 use crate::graph::build::{Dataset, build};
 use crate::graph::weights::{Checkpoint, Hints, Naming, WeightsFile};
+use crate::zoo::recipe::Preset;
 
 /// Largest JSON file that is read, in bytes. With ImageNet-21k's labels twice it has three megabytes.
 const JSON_BYTES_MAX: u64 = 16 << 20;
@@ -37,8 +38,8 @@ pub struct ConvertArgs {
 
     /// How pictures are prepared, if config.json does not tell: torchvision-v1 for torchvision's older weights,
     /// torchvision-v2 for its newer ones
-    #[arg(long, value_name = "NAME", value_parser = preset_name)]
-    preset: Option<String>,
+    #[arg(long, value_name = "NAME")]
+    preset: Option<Preset>,
 
     /// Width and height of the input, in pixels [default: as config.json says, otherwise 224, or 32 for a network with
     /// a 3x3 stem]
@@ -47,15 +48,6 @@ pub struct ConvertArgs {
 
     #[command(flatten)]
     graph: GraphArgs,
-}
-
-/// Names of presets are words with dashes; whether there is such a preset is known where models are opened.
-fn preset_name(name: &str) -> Result<String, String> {
-    if !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
-        Ok(name.to_owned())
-    } else {
-        Err("a preset's name has letters, digits and dashes, for example torchvision-v2".to_owned())
-    }
 }
 
 /// Runs the subcommand.
@@ -104,7 +96,8 @@ fn convert(args: &ConvertArgs, descriptions: &Descriptions) -> anyhow::Result<Co
     let mut checkpoint = Checkpoint::new(file, hints).with_context(|| format!("read {}", args.weights.display()))?;
     let architecture = checkpoint.architecture().clone();
     let usual = if architecture.is_for_small_pictures() { Dataset::Cifar } else { Dataset::Imagenet };
-    let size = args.size.or(descriptions.size()?).unwrap_or(usual.size());
+    let preset_size = args.preset.map(|preset| preset.size().0 as usize);
+    let size = args.size.or(preset_size).or(descriptions.size()?).unwrap_or(usual.size());
 
     let output = &args.graph.output;
     let copies = descriptions.copies(output);
@@ -313,11 +306,5 @@ mod tests {
         assert_eq!(size(SIZE_MAX), Ok(Some(3584)));
         assert!(size(SIZE_MAX + 1).unwrap_err().contains("1 to 3584"));
         assert!(size(0).is_err());
-    }
-
-    #[test]
-    fn presets_are_words() {
-        assert!(preset_name("torchvision-v2").is_ok());
-        assert!(["", "a\"b", "a b", "ä"].iter().all(|name| preset_name(name).is_err()));
     }
 }

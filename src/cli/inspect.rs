@@ -116,7 +116,7 @@ fn page(summary: &Summary, path: &Path, bytes: usize) -> String {
         fact("shortcuts", shortcuts(summary));
         fact("activation", activation(summary));
     }
-    fact("batch norm", batch_norm(summary.batch_norm).to_owned());
+    fact("batch norm", batch_norm(summary).to_owned());
     fact("quantisation", quantisation(summary));
     for file in &summary.external_data {
         fact("weights in", external(file));
@@ -278,12 +278,14 @@ fn activation(summary: &Summary) -> String {
     }
 }
 
-const fn batch_norm(batch_norm: BatchNorm) -> &'static str {
-    match batch_norm {
+fn batch_norm(summary: &Summary) -> &'static str {
+    match summary.batch_norm {
         BatchNorm::Explicit => "explicit",
+        // Another network may never have had any.
+        BatchNorm::Folded if !summary.is_resnet => "no layers of their own",
         BatchNorm::Folded => "folded into the convolutions",
         BatchNorm::Partly => "partly folded into the convolutions",
-        BatchNorm::Absent => "none",
+        BatchNorm::Absent => "none, nor biases that could hold it",
     }
 }
 
@@ -350,7 +352,8 @@ fn macs_words(summary: &Summary) -> String {
 fn macs(macs: Option<u64>) -> String {
     match macs {
         Some(macs) if macs >= 1_000_000_000 => format!("{:.2} G", macs as f64 / 1e9),
-        Some(macs) => format!("{:.1} M", macs as f64 / 1e6),
+        Some(macs) if macs >= 1_000_000 => format!("{:.1} M", macs as f64 / 1e6),
+        Some(macs) => format!("{:.1} k", macs as f64 / 1e3),
         None => "?".to_owned(),
     }
 }

@@ -139,25 +139,10 @@ fn hint(key: &str, command: &Command) -> String {
     let wanted = key.replace('-', "_");
     settings(command)
         .map(|arg| arg.get_id().as_str())
-        .map(|known| (distance(&wanted, known), known))
+        .map(|known| (strsim::levenshtein(&wanted, known), known))
         .min()
         .filter(|&(slips, known)| slips <= known.len() / 3)
         .map_or_else(String::new, |(_, known)| format!("; did you mean {known:?}?"))
-}
-
-/// Levenshtein distance of two short names.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// The settings that result, as a file that [`flags`] reads back: each with its sentence and where its value is from.

@@ -115,9 +115,8 @@ impl Kind {
     }
 }
 
-/// Bytes of one element of a `Vec` of strings or bytes.
-const BLOB_BYTES: usize =
-    if size_of::<String>() > size_of::<bytes::Bytes>() { size_of::<String>() } else { size_of::<bytes::Bytes>() };
+/// Bytes that a name takes: its string in a `Vec` that grows, and what checking and analysis keep for each tensor.
+const NAME_BYTES: usize = 256;
 
 /// Checks that `bytes` are the message of a model whose decoding stays within the bounds above.
 ///
@@ -173,7 +172,7 @@ impl Scan<'_> {
                     at += len;
                     match field {
                         Field::Message(kind) => self.message(kind, body.start, body.end, depth + 1)?,
-                        Field::Blob => self.charge(2 * BLOB_BYTES)?,
+                        Field::Blob => self.charge(NAME_BYTES)?,
                         // The last byte of a varint, and no other, has its top bit clear.
                         Field::Varints(_) => {
                             let count = self.bytes[body].iter().filter(|byte| **byte < 0x80).count();

@@ -1,6 +1,6 @@
 //! From a model to what Residual says about it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use super::external::{self, ExternalTensor};
@@ -89,9 +89,11 @@ impl Summary {
     /// complete all the same.
     pub fn look_up_external(&mut self, path: &Path, model: &ModelProto) -> Result<(), GraphError> {
         let directory = path.parent().unwrap_or(Path::new(""));
-        for file in &mut self.external_data {
-            // A location with characters that a terminal obeys was refused when the file was read.
-            file.present = Some(directory.join(&file.location).is_file());
+        let parts = external::external_data(model)?;
+        // In the order of the summary, whose texts may be cut.
+        let locations: BTreeSet<&str> = parts.iter().map(|part| part.location.as_str()).collect();
+        for (file, location) in self.external_data.iter_mut().zip(locations) {
+            file.present = Some(directory.join(location).is_file());
         }
         super::check_external(path, model).map(|_| ())
     }

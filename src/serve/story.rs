@@ -112,8 +112,8 @@ impl Model {
             version: spec.version.clone(),
             sha256: spec.sha256.clone(),
             model: format!(
-                "{} version {}, {classes} ({}), {}",
-                spec.name, spec.version, spec.label_source, spec.origin
+                "{} version {}, {}, {classes} ({}), {}",
+                spec.name, spec.version, spec.summary.name, spec.label_source, spec.origin
             ),
             recipe: format!("{} ({})", spec.recipe, spec.recipe_source),
         }

@@ -202,7 +202,7 @@ fn presets_are_listed_and_a_misspelt_one_is_answered_with_them() {
         assert!(listed.contains(preset) && complaint.contains(preset), "{preset}: {listed} {complaint}");
     }
     let none = run(&["preprocess", "cat.jpg"]);
-    assert!(text(&none.stderr).contains("--preset <NAME>|--recipe <FILE>|--model <MODEL>"), "{none:?}");
+    assert!(text(&none.stderr).contains("--preset <NAME>|--recipe <FILE>|--model <PATH>"), "{none:?}");
 }
 
 #[test]

@@ -144,7 +144,7 @@ impl Net {
             Style::Plain | Style::Fused | Style::Functions | Style::ChannelsLast => self.tensor(dims, DataType::Float),
             Style::Integers | Style::Dynamic => self.tensor(dims, DataType::Int8),
             Style::Nodes => {
-                let name = self.tensor(dims, DataType::Float);
+                self.tensor(dims, DataType::Float);
                 let mut value = self.graph.initializer.pop().unwrap();
                 value.name = None;
                 let attribute = AttributeProto {
@@ -154,7 +154,6 @@ impl Net {
                     ..Default::default()
                 };
                 let constant = self.node("Constant", &[], &[attribute]);
-                let _ = name;
                 self.node("Identity", &[&constant], &[])
             }
             Style::Half => {
@@ -370,9 +369,12 @@ impl Net {
                 self.node("Transpose", &[&x], &[ints("perm", &[0, 3, 1, 2])])
             }
             _ => {
-                let window: Vec<String> =
-                    [[0, 0], [i64::MAX; 2], [2, 3], [2, 2]].iter().map(|all| self.list(all)).collect();
-                let x = self.node("Slice", &[x, &window[0], &window[1], &window[2], &window[3]], &[]);
+                // As PyTorch cuts: one node for the rows, one for the columns.
+                let mut x = x.to_owned();
+                for axis in [2, 3] {
+                    let window: Vec<String> = [0, i64::MAX, axis, 2].iter().map(|at| self.list(&[*at])).collect();
+                    x = self.node("Slice", &[&x, &window[0], &window[1], &window[2], &window[3]], &[]);
+                }
                 // As PyTorch spells the pads: reversed pairs, turned round by a Slice with step -1.
                 let pairs = self.list(&[0, 0, 0, 0, missing / 2, missing / 2, 0, 0]);
                 let rows = self.list(&[-1, 2]);

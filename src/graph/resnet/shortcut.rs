@@ -9,20 +9,22 @@ use crate::graph::view::{Layer, LayerId, Op};
 pub(super) fn describe(layers: &[Layer<'_>], on: &[LayerId]) -> Shortcut {
     let convs = block::convolutions(layers, on);
     let conv = convs.first().map(|(_, conv)| *conv);
-    let stride = on.iter().fold(1_u64, |product, layer| {
-        product.saturating_mul(match &layers[*layer].op {
-            Op::Conv(conv) => conv.step(),
-            Op::MaxPool(window) => window.step(),
-            Op::AveragePool(window) if !window.is_global || window.step() > 1 => window.step(),
-            Op::Slice { step } => *step,
-            _ => 1,
-        })
+    let strides = on.iter().fold([1_u64; 2], |[rows, columns], layer| {
+        let [by_row, by_column] = match &layers[*layer].op {
+            Op::Conv(conv) => [conv.step(); 2],
+            Op::MaxPool(window) | Op::AveragePool(window) => [window.step(); 2],
+            Op::Slice { steps } => *steps,
+            _ => [1; 2],
+        };
+        [rows.saturating_mul(by_row), columns.saturating_mul(by_column)]
     });
-    let words: Vec<String> = on.iter().map(|layer| words(&layers[*layer].op)).collect();
+    let mut words: Vec<String> = on.iter().map(|layer| words(&layers[*layer].op)).collect();
+    // Exporters cut rows and columns in two nodes.
+    words.dedup();
     Shortcut {
         kind: kind(layers, on),
         weight: conv.map(|conv| conv.weight.clone()),
-        stride,
+        stride: strides[0].max(strides[1]),
         bias: conv.map(|conv| conv.has_bias),
         detail: if words.is_empty() { "no layers".to_owned() } else { words.join(", ") },
         parameters: total(on.iter().map(|layer| layers[*layer].parameters)),
@@ -75,7 +77,7 @@ fn words(op: &Op<'_>) -> String {
         Op::Conv(conv) => stepped(format!("convolution {}", kernel(conv.kernel())), conv.step()),
         Op::MaxPool(window) => stepped(format!("max pool {}", kernel(&window.kernel)), window.step()),
         Op::AveragePool(window) => stepped(format!("average pool {}", kernel(&window.kernel)), window.step()),
-        Op::Slice { step } => stepped("slice".to_owned(), *step),
+        Op::Slice { steps } => stepped("slice".to_owned(), steps[0].max(steps[1])),
         Op::Pad { on_channels: true } => "zeros for new channels".to_owned(),
         other => word(other),
     }

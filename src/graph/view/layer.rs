@@ -48,9 +48,9 @@ pub(in crate::graph) enum Op<'a> {
     Pad {
         on_channels: bool,
     },
-    /// A part of the image; with a step above 1 every so many-th row and column.
+    /// A part of the image: every so many-th row and column.
     Slice {
-        step: u64,
+        steps: [u64; 2],
     },
     Concat,
     Softmax,

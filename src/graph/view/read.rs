@@ -50,7 +50,7 @@ impl<'a> Reader<'a> {
                 Some(Fact::Flow(input))
             }
             "Conv" | "FusedConv" | "NhwcConv" | "NhwcFusedConv" | "ConvInteger" | "QLinearConv" => {
-                self.conv(call, facts, output)
+                self.conv(call, facts)
             }
             "Gemm"
             | "FusedGemm"
@@ -72,7 +72,8 @@ impl<'a> Reader<'a> {
             | "SimplifiedLayerNormalization"
             | "LpNormalization" => {
                 // A group norm is exported as an instance norm that scales by 1 and shifts by 0, for it must.
-                let is_plain = constants(1).is_some_and(|scale| scale.is_all(1.0))
+                let is_plain = op == "InstanceNormalization"
+                    && constants(1).is_some_and(|scale| scale.is_all(1.0))
                     && constants(2).is_none_or(|shift| shift.is_all(0.0));
                 let parameters = trained(constants(1)).saturating_add(trained(constants(2)));
                 let parameters = if is_plain { 0 } else { parameters };

@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
                 let given = sizes.as_ref().map(|sizes| sizes.get(index).and_then(|size| u64::try_from(*size).ok()));
                 dims[axis] = given.unwrap_or_else(|| dims[axis].and_then(|all| all.checked_div(parts)));
             }
-            let part = self.push(Op::Slice { step: 1 }, &[input.layer], 0, Flow { dims, ..input.clone() });
+            let part = self.push(Op::Slice { steps: [1, 1] }, &[input.layer], 0, Flow { dims, ..input.clone() });
             match (index, output) {
                 (0, _) => first = Some(part),
                 (_, Some(output)) => self.facts[*output] = Some(part),
@@ -108,14 +108,16 @@ impl<'a> Reader<'a> {
         let steps = list(4, "steps").unwrap_or_else(|| vec![1; starts.len()]);
         let mut dims = input.dims.clone();
         let rank = input.dims.as_ref().map_or(4, Vec::len);
-        let mut step = 1;
+        let mut taken = [1; 2];
         for (index, axis) in axes.iter().enumerate() {
             let by = steps.get(index).map_or(1, |step| step.unsigned_abs().max(1));
             let Some(axis) = constant::axis(*axis, rank) else {
                 continue;
             };
-            if axis != 0 && axis != input.channel_axis {
-                step = step.max(by);
+            // Rows and columns are the axes that are neither batch nor channels, in this order.
+            let side = (1..axis).filter(|at| *at != input.channel_axis).count();
+            if axis != 0 && axis != input.channel_axis && side < taken.len() {
+                taken[side] = taken[side].max(by);
             }
             let (Some(start), Some(end)) = (starts.get(index), ends.get(index)) else {
                 continue;
@@ -129,7 +131,7 @@ impl<'a> Reader<'a> {
             }
         }
         let layer = input.layer;
-        self.push(Op::Slice { step }, &[layer], 0, Flow { dims, ..input.clone() })
+        self.push(Op::Slice { steps: taken }, &[layer], 0, Flow { dims, ..input.clone() })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The layers that have weights, and the additions and multiplications around them.
 
 use super::constant::{self, Constant};
-use super::flat::{Call, ValueId};
+use super::flat::Call;
 use super::read::{as_constant, as_flow, layers_of, trained};
 use super::shape::{self, Moves};
 use super::{Conv, Dense, Fact, Flow, Op, Reader};
@@ -26,7 +26,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `[N,C,H,W]` with `[channels, inputs / groups, kernel...]` to `[N,channels,H',W']`.
-    pub(super) fn conv(&mut self, call: &Call<'a>, facts: &[Option<Fact<'a>>], output: ValueId) -> Option<Fact<'a>> {
+    pub(super) fn conv(&mut self, call: &Call<'a>, facts: &[Option<Fact<'a>>]) -> Option<Fact<'a>> {
         let (weight_at, bias_at, sum_at) = match call.op() {
             "QLinearConv" => (3, Some(8), None),
             "ConvInteger" => (1, None, None),
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
             .and_then(|index| at(facts, index))
             .filter(|_| call.op() != "Conv" || call.domain() == "com.microsoft.nchwc")
         {
-            made = self.add_two(&[Some(made), Some(sum.clone())], output)?;
+            made = self.add_two(&[Some(made), Some(sum.clone())])?;
         }
         match (call.text("activation"), made) {
             (Some(name), Fact::Flow(flow)) => Some(self.push(Op::Activation(name), &[flow.layer], 0, flow)),
@@ -132,10 +132,10 @@ impl<'a> Reader<'a> {
             "QLinearAdd" => [0, 3].iter().map(|index| at(facts, *index).cloned()).collect(),
             _ => facts.to_vec(),
         };
-        self.add_two(&operands, call.outputs.first().copied().flatten()?)
+        self.add_two(&operands)
     }
 
-    fn add_two(&mut self, operands: &[Option<Fact<'a>>], _output: ValueId) -> Option<Fact<'a>> {
+    fn add_two(&mut self, operands: &[Option<Fact<'a>>]) -> Option<Fact<'a>> {
         let flows: Vec<&Flow> = operands.iter().flatten().filter_map(as_flow).collect();
         if flows.len() < 2 {
             return self.shift(operands);
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
             return Some(if flows.len() < 2 {
                 Fact::Flow(flow)
             } else {
-                self.push_all(Op::Other("Sub"), operands, flow)
+                self.push(Op::Other("Sub"), &layers_of(operands), 0, flow)
             });
         };
         if !self.has_weights || self.reads_zero(&constant) {
@@ -221,11 +221,5 @@ impl<'a> Reader<'a> {
         }
         let parameters = trained(Some(&constant));
         Some(self.push(Op::Scale, &[flow.layer], parameters, flow))
-    }
-
-    /// Appends a layer that reads all flows of `operands`.
-    fn push_all(&mut self, op: Op<'a>, operands: &[Option<Fact<'a>>], flow: Flow) -> Fact<'a> {
-        let inputs = layers_of(operands);
-        self.push(op, &inputs, 0, flow)
     }
 }
