@@ -3,7 +3,6 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -13,9 +12,8 @@ use crate::graph::summary::{
     Stem,
 };
 use crate::graph::{OnnxFile, Summary, summarise};
+use crate::zoo::{self, Files, Place, Wanted};
 
-/// Where a directory keeps its model: bare and as Hugging Face lays it out.
-const MODEL_FILES: [&str; 2] = ["model.onnx", "onnx/model.onnx"];
 /// Longest side of an image that is counted for.
 const SIDE_MAX: u32 = 16_384;
 
@@ -25,7 +23,7 @@ const SIDE_MAX: u32 = 16_384;
 /// are those of convolutions and fully connected layers for one image.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// An .onnx file, or a directory with model.onnx or onnx/model.onnx
+    /// An .onnx file, or a model directory
     #[arg(value_name = "FILE|DIR")]
     path: PathBuf,
 
@@ -55,20 +53,16 @@ pub fn run(args: &InspectArgs) -> anyhow::Result<()> {
     Ok(say(&text)?)
 }
 
-/// The .onnx file that `path` means.
+/// The file that `path` means: itself, or the newest model of a directory in any layout that is served.
 fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let mut files = MODEL_FILES.iter().map(|file| path.join(file));
-    files.find(|file| file.is_file()).with_context(|| {
-        format!(
-            "read {}: it holds neither {} nor {}; give the path of the file",
-            path.display(),
-            MODEL_FILES[0],
-            MODEL_FILES[1]
-        )
-    })
+    let found = zoo::find(None, &[Wanted { name: None, place: Place::Path(path.to_owned()) }])?.found.pop();
+    match found.map(|found| found.files) {
+        Some(Files::Disk { model, .. }) => Ok(model),
+        Some(Files::Builtin) | None => Ok(path.to_owned()),
+    }
 }
 
 /// Reads `224` or `224x320`, height before width as in a tensor's shape; gives width and height.

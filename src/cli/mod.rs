@@ -34,7 +34,7 @@ enum Command {
     ///
     /// Every setting is a flag, a RESIDUAL_* variable and a key of the TOML file given with --config; a flag wins over a
     /// variable, a variable over the file, the file over the default.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Classify images from files, folders or standard input.
     Classify(classify::ClassifyArgs),
     /// Download a pretrained ResNet by name, or from the Hugging Face hub.

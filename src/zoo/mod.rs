@@ -49,7 +49,10 @@ const SIDE_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ZooError {
     /// Nothing is at the path.
-    #[error("open model {}: nothing is there; give a model file or directory, or `--model {BUILTIN}`", path.display())]
+    #[error(
+        "open model {}: nothing is there; give a model file or directory, or `--model {BUILTIN}`{}", path.display(),
+        pull_hint(path)
+    )]
     Missing {
         /// The path given.
         path: PathBuf,
@@ -186,6 +189,12 @@ pub enum ZooError {
     },
 }
 
+/// Somebody who writes a name of the catalogue where a path belongs wants that model.
+fn pull_hint(path: &Path) -> String {
+    let known = path.to_str().and_then(|name| catalog::find(name).ok());
+    known.map(|entry| format!("; `residual pull {}` fetches a model of this name", entry.name)).unwrap_or_default()
+}
+
 fn file_names(paths: &[PathBuf]) -> String {
     let names: Vec<_> = paths.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy()).collect();
     names.join(", ")
@@ -308,8 +317,12 @@ fn assemble(found: &Found, graph: &Graph, beside: &Beside, choices: &Choices) ->
         ..beside.evidence(choices)
     })?;
     let known = Known { sample: sample_shape, labels: labels.as_ref().map(|labels| labels.names.len()), multi_label };
-    let signature = signature::signature(&interface, known, &overrides)
-        .map_err(|cause| ZooError::Signature { path: graph.path.clone(), cause })?;
+    let decide = |known| signature::signature(&interface, known, &overrides);
+    let signature = decide(known).or_else(|cause| match decide(Known { labels: None, ..known }) {
+        // It fits but for the labels: `complete` says how many there should be, and in which file.
+        Ok(signature) if known.labels.is_some() => Ok(signature),
+        Ok(_) | Err(_) => Err(ZooError::Signature { path: graph.path.clone(), cause }),
+    })?;
     let (labels, label_source) = labels::complete(labels, signature.output.classes, &found.name)?;
     Ok(ModelSpec {
         name: found.name.clone(),

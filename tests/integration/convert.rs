@@ -21,7 +21,7 @@ fn weights(folder: &Path, graph: &GraphProto) -> PathBuf {
 }
 
 /// A folder with the weights of a small network, and the graph that `synth` folded for it.
-fn prepared(folder: &Path) -> (PathBuf, GraphProto) {
+pub(crate) fn prepared(folder: &Path) -> (PathBuf, GraphProto) {
     let options = ["resnet20", "--shortcut", "b"];
     synth(&folder.join("explicit"), &[&options[..], &["--batch-norm", "explicit"]].concat());
     synth(&folder.join("folded"), &options);
@@ -105,6 +105,6 @@ fn nothing_is_written_where_the_weights_do_not_fit() {
     let (code, _, said) = convert(&folder.path().join("none"), &output, &[]);
     assert!(code == Some(1) && said.contains("No such file"), "{said}");
     let (code, _, said) = convert(&weights, &output, &["--preset", "a b"]);
-    assert!(code == Some(2) && said.contains("letters, digits and dashes"), "{said}");
+    assert!(code == Some(2) && said.contains("expected one of torchvision-v1"), "{said}");
     assert!(!output.exists());
 }

@@ -98,6 +98,6 @@ fn refusal(path: &Path) -> String {
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     let error = text(&output.stderr);
-    assert!(error.starts_with("error: read ") && error.lines().count() == 1, "{error}");
+    assert!(error.starts_with("error: ") && error.lines().count() == 1, "{error}");
     error
 }

@@ -8,6 +8,7 @@ mod classify;
 mod cli;
 mod convert;
 mod edge;
+mod evidence;
 mod inspect;
 mod layering;
 mod lifecycle;

@@ -195,7 +195,7 @@ async fn models_that_would_be_served_wrong_are_refused_at_the_start() {
         (model("two-heads"), "choose one with name = under [output] in residual.toml"),
         (model("gray"), "grey images"),
         (broken, "Git LFS pointer"),
-        (labels.path().to_str().unwrap().to_owned(), "one score for each label"),
+        (labels.path().to_str().unwrap().to_owned(), "config.json names 2 classes, but the model"),
         (climbing_weights(folder.path()), "../model.onnx.data"),
     ] {
         let server = residual::serve::Server::bind(&crate::support::settings(&["--model", &model])).await.unwrap();

@@ -219,7 +219,9 @@ async fn a_model_replaced_fifty_times_under_load_answers_every_request() {
             let (server, stop, answered) = (Arc::clone(&server), Arc::clone(&stop), Arc::clone(&answered));
             tokio::spawn(async move {
                 let mut newest = 0;
-                while !stop.load(Ordering::Relaxed) {
+                loop {
+                    // The last request begins after the last replacement.
+                    let last = stop.load(Ordering::Acquire);
                     let answer = red(&server, "").await;
                     assert_eq!(answer.status, 200, "{}", answer.json);
                     let (version, colour) = answer.label().split_once(' ').unwrap();
@@ -227,8 +229,10 @@ async fn a_model_replaced_fifty_times_under_load_answers_every_request() {
                     assert!(version >= newest && colour == "red", "{} after v{newest}", answer.json);
                     newest = version;
                     answered.fetch_add(1, Ordering::Relaxed);
+                    if last {
+                        return newest;
+                    }
                 }
-                newest
             })
         })
         .collect();
@@ -240,7 +244,7 @@ async fn a_model_replaced_fifty_times_under_load_answers_every_request() {
             tokio::task::yield_now().await;
         }
     }
-    stop.store(true, Ordering::Relaxed);
+    stop.store(true, Ordering::Release);
     for client in clients {
         assert_eq!(client.await.unwrap(), REPLACEMENTS, "the last answers are the last model's");
     }

@@ -146,7 +146,7 @@ fn details(engine: &Handle) -> Response {
         sha256: &spec.sha256,
         contract: engine.contract(),
         recipe: &spec.recipe,
-        recipe_source: &spec.recipe_source,
+        recipe_source: spec.recipe_source,
         classes,
         label_source: &spec.label_source,
         execution: engine.execution(),
