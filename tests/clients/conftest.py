@@ -1,4 +1,5 @@
 """One server for all clients: the binary in RESIDUAL_BINARY, on a free port."""
+import contextlib
 import os
 import pathlib
 import re
@@ -11,11 +12,12 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session")
-def process():
-    """The running server and the address it told."""
+@contextlib.contextmanager
+def served(*flags):
+    """A running server with these flags, and the address it told."""
     binary = os.environ.get("RESIDUAL_BINARY", str(ROOT / "target" / "debug" / "residual"))
-    process = subprocess.Popen([binary, "serve", "--http-port", "0"], stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    command = [binary, "serve", "--http-port", "0", *flags]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     log = []
     for line in process.stderr:
         log.append(line)
@@ -31,6 +33,13 @@ def process():
     process.send_signal(signal.SIGTERM)
     reader.join()
     assert process.wait() == 0, "".join(rest)
+
+
+@pytest.fixture(scope="session")
+def process():
+    """The server of the built-in model."""
+    with served() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

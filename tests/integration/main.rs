@@ -15,6 +15,7 @@ mod lifecycle;
 mod metadata;
 mod models;
 mod overload;
+mod published;
 mod pull;
 mod reference;
 mod repository;
