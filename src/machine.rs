@@ -1,5 +1,7 @@
 //! What this process may use of the machine.
 
+pub mod heap;
+
 use std::thread::available_parallelism;
 
 /// The cores this process may use and the cores the machine has.

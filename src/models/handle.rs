@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::machine::heap;
 use crate::pipeline::Engine;
 
 /// Keeps an engine running. The request that lets go of the last one does not wait for the engine to stop: that happens
@@ -58,7 +59,10 @@ impl Retired {
     /// takes a while.
     fn stop(&self, engine: Engine) {
         // Ends when the workers have ended, which the closed queue makes them do.
-        let stopping = std::thread::Builder::new().name("retire".to_owned()).spawn(move || drop(engine));
+        let stopping = std::thread::Builder::new().name("retire".to_owned()).spawn(move || {
+            drop(engine);
+            heap::trim();
+        });
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         threads.retain(|thread| !thread.is_finished());
         // Without a thread the closure, and with it the engine, was dropped right here.

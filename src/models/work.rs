@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::roster::{Entry, Roster};
 use super::{Handle, Models, Source, Starter};
+use crate::machine::heap;
 use crate::pipeline::infer::InferError;
 use crate::zoo::{self, Fingerprint, Found, Listing, Opened, Version, ZooError};
 
@@ -127,6 +128,8 @@ impl Work {
             *roster.entry(&found.name, &found.version) = Entry { handle: Some(handle), ..Entry::default() };
         }
         models.publish(|now| *now = roster);
+        // The files, decoded, and what the runtime needed only to load them.
+        heap::trim();
         Ok(Self { source, starter, tried, watched: None, unloaded: BTreeSet::new(), obstacles: BTreeMap::new() })
     }
 
@@ -201,6 +204,7 @@ impl Work {
                 let entry = Entry { handle: Some(handle), ..Entry::default() };
                 models.publish(|roster| *roster.entry(&id.name, &id.version) = entry);
                 let done = if old.is_some() { "replaced" } else { "loaded" };
+                heap::trim();
                 tracing::info!(model = id.name, version = %id.version, sha256, "{done} model {id} in {took:.2?}");
                 let list = if old.is_some() { &mut changes.replaced } else { &mut changes.loaded };
                 list.push(id.to_string());

@@ -12,7 +12,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("serve", &["config", "http", "machine", "models", "pipeline", "runtime", "shutdown", "telemetry", "zoo"]),
     ("config", &["pipeline", "zoo"]),
     ("http", &["graph", "models", "pipeline", "shutdown", "telemetry", "zoo"]),
-    ("models", &["pipeline", "telemetry", "zoo"]),
+    ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),
     ("pipeline", &["graph", "telemetry"]),
     ("graph", &[]),
