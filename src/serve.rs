@@ -19,17 +19,16 @@ use crate::config::{
 };
 use crate::http::{self, App, Drained, HttpLimits};
 use crate::machine::{self, Cores};
-use crate::models::{Changes, Handle, Models, Source, Starter};
+use crate::models::{Changes, Models, Source, Starter};
 use crate::pipeline::batch::BatchLimits;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
 use crate::pipeline::infer::{Environment, Layout, LayoutRequest, Provider, layout};
-use crate::pipeline::{EngineOptions, PreparePool};
+use crate::pipeline::{Engine, EngineOptions, PreparePool};
 use crate::runtime::{self, Flavour, Found, Search};
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
 use crate::telemetry::Metrics;
-use crate::zoo::recipe::Preset;
-use crate::zoo::{PresetChoice, Wanted};
+use crate::zoo::{self, Choices, Wanted};
 use story::Story;
 
 /// Async threads only move bytes; more than a few of them would only be switched between.
@@ -217,23 +216,20 @@ impl Server {
     }
 }
 
-/// One model without a server, for the command line.
+/// One model without a server, for the command line: its newest version.
 ///
 /// # Errors
-/// Whatever keeps the model from being loaded, or the name of the versions where there are several.
+/// Whatever keeps the model from being loaded.
 pub fn engine(
     model: &Wanted,
-    preset: Option<Preset>,
+    choices: &Choices,
     runtime: &RuntimeSettings,
     batch: &BatchSettings,
     image: &ImageSettings,
-) -> anyhow::Result<Handle> {
+) -> anyhow::Result<Engine> {
+    let opened = zoo::open_newest(model, choices)?;
     let pool = prepare_pool(image, layout_of(batch, machine::cores()));
-    let models = Models::default();
-    let presets = preset.map(|preset| PresetChoice { model: None, preset }).into_iter().collect();
-    let source = Source { wanted: vec![model.clone()], presets, ..Source::default() };
-    models.begin::<anyhow::Error>(source, || Ok(starter(&ready_runtime(runtime)?, batch, pool, Metrics::new())))?;
-    Ok(models.get(None, None)?)
+    Ok(starter(&ready_runtime(runtime)?, batch, pool, Metrics::new()).start(opened)?)
 }
 
 /// The loaded runtime, and what was decided on the way to it.

@@ -18,8 +18,8 @@ use crate::config::{BatchSettings, ImageSettings, RuntimeSettings};
 use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, ClassifyError, Engine, ImageInfo, Prediction, decode};
 use crate::telemetry::logging::{self, LogFormat};
-use crate::zoo::Wanted;
 use crate::zoo::recipe::Preset;
+use crate::zoo::{Choices, Wanted};
 
 /// Images from which on a progress bar is worth its line.
 const PROGRESS_FROM: usize = 20;
@@ -111,7 +111,8 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<ExitCode> {
         found.other_files
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build()?;
-    let engine = crate::serve::engine(&args.model, args.preset, &args.runtime, &args.batch, &args.image)?;
+    let engine =
+        crate::serve::engine(&args.model, &Choices { preset: args.preset }, &args.runtime, &args.batch, &args.image)?;
     let failed = match runtime.block_on(classify_all(&engine, found.images, args)) {
         // `residual classify ... | head` has read all it wants.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),

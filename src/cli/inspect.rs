@@ -58,10 +58,9 @@ fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let found = zoo::find(None, &[Wanted { name: None, place: Place::Path(path.to_owned()) }])?.found.pop();
-    match found.map(|found| found.files) {
-        Some(Files::Disk { model, .. }) => Ok(model),
-        Some(Files::Builtin) | None => Ok(path.to_owned()),
+    match zoo::find_newest(&Wanted { name: None, place: Place::Path(path.to_owned()) })?.files {
+        Files::Disk { model, .. } => Ok(model),
+        Files::Builtin => Ok(path.to_owned()),
     }
 }
 

@@ -4,16 +4,19 @@
 //! at a time; what it cannot load changes nothing.
 
 mod handle;
+mod load;
 mod roster;
 mod source;
 mod work;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use handle::Handle;
+pub use load::LoadError;
 pub use roster::{NotServed, Row, State};
 pub use source::{Source, Starter};
-pub use work::{Changes, LoadError};
+pub use work::Changes;
 
 use handle::Retired;
 use roster::Roster;
@@ -29,6 +32,8 @@ struct Shared {
     retired: Retired,
     /// `None` until the first pass has begun.
     work: Mutex<Option<Work>>,
+    /// No more changes: what is being loaded is not published.
+    stopping: AtomicBool,
 }
 
 impl Models {
@@ -96,10 +101,19 @@ impl Models {
         self.lock().as_mut().map_or_else(|| Err(LoadError::unknown(name)), |work| work.unload(self, name))
     }
 
-    /// Lets go of every model and waits until the engines that no request holds any more have stopped. Blocks.
+    /// Lets go of every model, and waits until a change that is running has given up and the engines that no request holds
+    /// any more have stopped: the process must not end beneath a thread that is inside the runtime. Blocks.
     pub fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+        let work = self.lock();
         self.publish(|roster| *roster = Roster::default());
+        drop(work);
         self.0.retired.join();
+    }
+
+    /// The server stops.
+    fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Work>> {

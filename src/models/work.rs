@@ -2,50 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::load::{self, LoadError, Tried};
 use super::roster::{Entry, Roster};
 use super::{Handle, Models, Source, Starter};
 use crate::machine::heap;
-use crate::pipeline::infer::InferError;
-use crate::zoo::{self, Fingerprint, Found, Listing, Opened, Version, ZooError};
-
-/// Why a model is not served.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// Its files cannot be found or read.
-    #[error(transparent)]
-    Zoo(#[from] ZooError),
-    /// It cannot be run.
-    #[error(transparent)]
-    Infer(#[from] InferError),
-    /// No place has such a model.
-    #[error("there is no model {name:?} in the places that are served")]
-    Unknown {
-        /// The name asked for.
-        name: String,
-    },
-    /// The default model is none of those that are served.
-    #[error("the default model is {name:?}, but the models are {}", models.join(", "))]
-    UnknownDefault {
-        /// The name asked for.
-        name: String,
-        /// The models there are.
-        models: Vec<String>,
-    },
-    /// Some of its versions are served, others are not.
-    #[error("{}", problems.join("; "))]
-    Partly {
-        /// What went wrong with each.
-        problems: Vec<String>,
-    },
-}
-
-impl LoadError {
-    pub(super) fn unknown(name: &str) -> Self {
-        Self::Unknown { name: name.to_owned() }
-    }
-}
+use crate::zoo::{Fingerprint, Found, Listing, Version, ZooError};
 
 /// One version of one model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,7 +53,7 @@ pub(super) struct Work {
     source: Source,
     starter: Starter,
     /// How the files looked when each version was loaded, or when that was tried.
-    tried: BTreeMap<Id, Fingerprint>,
+    tried: BTreeMap<Id, Tried>,
     /// How the files looked at the last call of [`Work::watch`].
     watched: Option<BTreeMap<Id, Fingerprint>>,
     /// Models that were unloaded by name: they come back by name only.
@@ -113,24 +77,30 @@ impl Work {
         if let Some((_, error)) = broken.into_iter().next() {
             return Err(LoadError::from(error).into());
         }
-        if let Some(name) = source.default.as_ref().filter(|name| found.iter().all(|found| found.name != **name)) {
-            let mut models: Vec<String> = found.into_iter().map(|found| found.name).collect();
-            models.dedup();
-            return Err(LoadError::UnknownDefault { name: name.clone(), models }.into());
-        }
-        let tried = found.iter().map(|found| (id(found), zoo::fingerprint(&found.files))).collect();
-        let opened: Vec<Opened> =
-            found.iter().map(|found| source.open(found)).collect::<Result<_, _>>().map_err(LoadError::from)?;
+        load::check_names(&source, &found)?;
+        let opened: Vec<_> = found.iter().map(|found| load::open(&source, found)).collect::<Result<_, _>>()?;
         let starter = starter()?;
         let mut roster = Roster { default: default_of(&source), ..Roster::default() };
-        for (found, opened) in found.iter().zip(opened) {
-            let handle = start(&starter, models, opened).map_err(E::from)?;
+        let mut all_tried = BTreeMap::new();
+        for (found, (opened, tried)) in found.iter().zip(opened) {
+            let handle = load::start(&starter, models, found, opened, &tried)?;
+            all_tried.insert(id(found), tried);
             *roster.entry(&found.name, &found.version) = Entry { handle: Some(handle), ..Entry::default() };
+        }
+        if models.is_stopping() {
+            return Err(LoadError::Stopping.into());
         }
         models.publish(|now| *now = roster);
         // The files, decoded, and what the runtime needed only to load them.
         heap::trim();
-        Ok(Self { source, starter, tried, watched: None, unloaded: BTreeSet::new(), obstacles: BTreeMap::new() })
+        Ok(Self {
+            source,
+            starter,
+            tried: all_tried,
+            watched: None,
+            unloaded: BTreeSet::new(),
+            obstacles: BTreeMap::new(),
+        })
     }
 
     /// Looks at all places and brings what is served in line with them.
@@ -166,7 +136,7 @@ impl Work {
         let broken: BTreeSet<&str> = listing.broken.iter().map(|(name, _)| name.as_str()).collect();
         let found: BTreeSet<Id> = listing.found.iter().map(id).collect();
         for found in &listing.found {
-            if concerns(&found.name) && !self.unloaded.contains(&found.name) {
+            if concerns(&found.name) && !self.unloaded.contains(&found.name) && !models.is_stopping() {
                 self.visit(models, found, scope, &mut changes);
             }
         }
@@ -180,10 +150,12 @@ impl Work {
 
     /// Loads one version, if it is new, has changed, or is asked for.
     fn visit(&mut self, models: &Models, found: &Found, scope: &Scope, changes: &mut Changes) {
-        let (id, files) = (id(found), zoo::fingerprint(&found.files));
+        let id = id(found);
+        let before = self.tried.get(&id).cloned().unwrap_or_default();
+        let seen = before.again(found);
         let row = models.rows().into_iter().find(|row| row.name == id.name && row.version == id.version);
         let failed = row.as_ref().is_none_or(|row| row.problem.is_some());
-        let unchanged = self.tried.get(&id) == Some(&files);
+        let unchanged = self.tried.contains_key(&id) && before.seen == seen;
         let due = match scope {
             Scope::Changed => !unchanged,
             Scope::ChangedOrFailed => !unchanged || failed,
@@ -192,14 +164,19 @@ impl Work {
         if !due {
             return;
         }
-        self.tried.insert(id.clone(), files);
         let old = row.and_then(|row| row.handle);
         models.publish(|roster| roster.entry(&id.name, &id.version).loading = true);
         let started = Instant::now();
-        let loaded =
-            self.source.open(found).map_err(LoadError::from).and_then(|opened| start(&self.starter, models, opened));
+        let load = || {
+            let (opened, tried) = load::open(&self.source, found)?;
+            let handle = load::start(&self.starter, models, found, opened, &tried)?;
+            if models.is_stopping() { Err(LoadError::Stopping) } else { Ok((handle, tried)) }
+        };
+        // A panic must not leave the version "loading" for ever.
+        let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or(Err(LoadError::Panicked));
         match loaded {
-            Ok(handle) => {
+            Ok((handle, tried)) => {
+                self.tried.insert(id.clone(), tried);
                 let (took, sha256) = (started.elapsed(), handle.spec().sha256.clone());
                 let entry = Entry { handle: Some(handle), ..Entry::default() };
                 models.publish(|roster| *roster.entry(&id.name, &id.version) = entry);
@@ -210,6 +187,8 @@ impl Work {
                 list.push(id.to_string());
             }
             Err(error) => {
+                // As they were before, so that a change during the load is seen as one.
+                self.tried.insert(id.clone(), Tried { seen, ..before });
                 let problem = error.to_string();
                 let what = if old.is_some() { "was not replaced, the old one serves on" } else { "was not loaded" };
                 tracing::error!(model = id.name, version = %id.version, "model {id} {what}: {problem}");
@@ -260,19 +239,23 @@ impl Work {
             Ok(listing) => listing,
             Err(error) => return self.refuse(&error),
         };
-        let seen: BTreeMap<Id, Fingerprint> = listing
-            .found
-            .iter()
-            .filter(|found| !self.unloaded.contains(&found.name))
-            .map(|found| (id(found), zoo::fingerprint(&found.files)))
-            .collect();
+        let now = |found: &Found| {
+            let id = id(found);
+            let seen = self.tried.get(&id).map_or_else(|| Tried::default().again(found), |tried| tried.again(found));
+            (id, seen)
+        };
+        let seen: BTreeMap<Id, Fingerprint> =
+            listing.found.iter().filter(|found| !self.unloaded.contains(&found.name)).map(now).collect();
         let still = self.watched.as_ref() == Some(&seen);
-        let changed = self.tried != seen;
+        let changed = !self.tried.iter().map(|(id, tried)| (id, &tried.seen)).eq(&seen);
         self.watched = Some(seen);
         if still && changed { self.apply(models, &listing, &Scope::Changed) } else { Changes::default() }
     }
 
     pub(super) fn load(&mut self, models: &Models, name: &str) -> Result<Changes, LoadError> {
+        if models.is_stopping() {
+            return Err(LoadError::Stopping);
+        }
         let listing = self.source.find()?;
         if !listing.found.iter().any(|found| found.name == name) {
             let broken = listing.broken.into_iter().find(|(broken, _)| broken == name);
@@ -312,21 +295,4 @@ fn default_of(source: &Source) -> Option<String> {
         only.find().ok()?.found.first().map(|found| found.name.clone())
     };
     source.default.clone().or_else(first)
-}
-
-fn start(starter: &Starter, models: &Models, opened: Opened) -> Result<Handle, LoadError> {
-    let spec = &opened.spec;
-    for note in &spec.notes {
-        let about = format!("model {} version {}: {note}", spec.name, spec.version);
-        // An assumption may cost accuracy that nobody would notice; the others only tell who decided.
-        if spec.recipe_assumed {
-            tracing::warn!(model = spec.name, version = spec.version, "{about}");
-        } else {
-            tracing::info!(model = spec.name, version = spec.version, "{about}");
-        }
-    }
-    let engine = starter.start(opened)?;
-    let (spec, provider) = (engine.spec(), engine.execution().provider.name());
-    starter.metrics.model_info(&spec.name, &spec.version, provider, &spec.sha256);
-    Ok(Handle::new(engine, models.0.retired.clone()))
 }

@@ -38,5 +38,5 @@ pub(super) fn open(found: &Found, choices: &Choices) -> Result<Opened, ZooError>
     if spec.recipe_source == RecipeSource::PreprocessorConfig.as_str() {
         spec.recipe_source = RecipeSource::BuiltIn.as_str();
     }
-    Ok(Opened { spec, source: ModelSource::Memory(Arc::from(MODEL)) })
+    Ok(Opened { spec, source: ModelSource::Memory(Arc::from(MODEL)), more_files: Vec::new() })
 }

@@ -14,7 +14,7 @@ use super::{ZooError, imagenet, read};
 use crate::pipeline::postprocess::Labels;
 
 /// Lists as people name them, the most particular first.
-const FILES: [&str; 8] = [
+pub(super) const FILES: [&str; 8] = [
     "labels.txt",
     "synset.txt",
     "synset_words.txt",
@@ -73,7 +73,18 @@ pub(super) fn known(
     match manifest {
         Some((path, LabelsSetting::Names(names))) => return Ok(of(names.clone(), path)),
         Some((path, LabelsSetting::File(file))) => {
-            let file = path.parent().unwrap_or(Path::new("")).join(file);
+            let file = path.with_file_name(file);
+            if !file.exists() {
+                return Err(ZooError::Value {
+                    path: path.to_owned(),
+                    found: format!(
+                        "labels = {:?}, and there is no file {}",
+                        file.file_name().unwrap_or_default(),
+                        file.display()
+                    ),
+                    expected: "a file beside it, or a list of names".to_owned(),
+                });
+            }
             return Ok(of(read_list(&file)?, &file));
         }
         None => {}
@@ -115,8 +126,14 @@ fn read_list(path: &Path) -> Result<Vec<String>, ZooError> {
         expected: expected.to_owned(),
     };
     if path.extension().is_some_and(|extension| extension == "json") {
-        let list: JsonList =
+        let json: serde_json::Value =
             serde_json::from_slice(&bytes).map_err(|cause| ZooError::Syntax { path: path.to_owned(), cause })?;
+        let list = JsonList::deserialize(json).map_err(|_| {
+            wrong((
+                "neither a list nor a map of names".to_owned(),
+                "[\"cat\", \"dog\"] or {\"0\": \"cat\", \"1\": \"dog\"}",
+            ))
+        })?;
         return list.names().map_err(wrong);
     }
     let text = String::from_utf8(bytes)

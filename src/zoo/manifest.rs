@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::labels::LabelsSetting;
-use super::places::Files;
+use super::places::{Files, manifests};
 use super::recipe::{Preset, RecipeKeys, RecipeSection};
 use super::signature::{InputOverrides, OutputOverrides, SignatureOverrides};
 use super::{ZooError, read};
-
-/// Beside a directory's model; beside a lone file `NAME.residual.toml` comes first.
-const FILE: &str = "residual.toml";
 
 /// The file, taken apart.
 #[derive(Debug)]
@@ -36,13 +33,21 @@ struct Keys {
     output: OutputOverrides,
 }
 
+impl Manifest {
+    /// The file with the labels, if it names one.
+    pub(super) fn labels_file(&self) -> Option<PathBuf> {
+        match &self.labels {
+            Some(LabelsSetting::File(file)) => Some(self.path.with_file_name(file)),
+            Some(LabelsSetting::Names(_)) | None => None,
+        }
+    }
+}
+
 /// Reads the manifest of a model, if it has one.
 pub(super) fn open(files: &Files) -> Result<Option<Manifest>, ZooError> {
-    let own = match files {
-        Files::Disk { model, .. } => model.file_stem().map(|stem| format!("{}.{FILE}", stem.to_string_lossy())),
-        Files::Builtin => None,
-    };
-    let names: Vec<&str> = own.as_deref().into_iter().chain([FILE]).collect();
+    let Files::Disk { model, .. } = files else { return Ok(None) };
+    let names = manifests(model);
+    let names = names.each_ref().map(String::as_str);
     let Some(path) = files.side(&names) else { return Ok(None) };
     let bytes = read(&path)?;
     parse(&path, &bytes).map(Some)

@@ -98,6 +98,14 @@ pub enum ZooError {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory with far more entries than models.
+    #[error("{} has more than {max} entries; keep models in a directory of their own", path.display())]
+    TooManyEntries {
+        /// The directory.
+        path: PathBuf,
+        /// Entries it may have.
+        max: usize,
+    },
     /// Two models want the same name.
     #[error("two models are called {name:?}: {first} and {second}; rename one with --model NAME=PATH")]
     NameTaken {
@@ -214,6 +222,8 @@ pub struct Opened {
     pub spec: ModelSpec,
     /// The graph; not needed any more once sessions are loaded.
     pub source: ModelSource,
+    /// Files that were read beside those that every model may have: weights outside the graph, labels elsewhere.
+    pub more_files: Vec<PathBuf>,
 }
 
 /// Opens one version of a model: reads its files and decides how it is to be served.
@@ -227,10 +237,26 @@ pub fn open(found: &Found, choices: &Choices) -> Result<Opened, ZooError> {
         return weights::open(found, model, &beside, choices);
     }
     let file = OnnxFile::open(model)?;
-    check_external(model, &file.model)?;
+    let external = check_external(model, &file.model)?;
     let sha256 = hex(&Sha256::digest(&file.bytes));
     let graph = Graph { path: model.clone(), sha256, model: file.model };
-    Ok(Opened { spec: assemble(found, &graph, &beside, choices)?, source: ModelSource::File(model.clone()) })
+    Ok(Opened {
+        spec: assemble(found, &graph, &beside, choices)?,
+        source: ModelSource::File(model.clone()),
+        more_files: external.into_iter().map(|file| file.path).chain(beside.labels_file()).collect(),
+    })
+}
+
+/// Finds the newest version of a model.
+///
+/// # Errors
+/// [`ZooError`].
+pub fn find_newest(wanted: &Wanted) -> Result<Found, ZooError> {
+    let Listing { mut found, broken, .. } = find(None, std::slice::from_ref(wanted))?;
+    match broken.into_iter().next() {
+        Some((_, error)) => Err(error),
+        None => Ok(found.pop().expect("what is wanted is found or broken")),
+    }
 }
 
 /// Opens the newest version of a model.
@@ -238,8 +264,7 @@ pub fn open(found: &Found, choices: &Choices) -> Result<Opened, ZooError> {
 /// # Errors
 /// [`ZooError`].
 pub fn open_newest(wanted: &Wanted, choices: &Choices) -> Result<Opened, ZooError> {
-    let listing = find(None, std::slice::from_ref(wanted))?;
-    open(listing.found.last().expect("what is wanted is found or an error"), choices)
+    open(&find_newest(wanted)?, choices)
 }
 
 /// A graph that was read, and not yet understood.
@@ -285,6 +310,10 @@ impl Beside {
             None => None,
         };
         Ok(Self { manifest, config, preprocessor: side(PREPROCESSOR_FILE)? })
+    }
+
+    fn labels_file(&self) -> Option<PathBuf> {
+        self.manifest.as_ref().and_then(Manifest::labels_file)
     }
 
     /// All that tells the recipe, but for what is in the graph.

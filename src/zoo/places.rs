@@ -1,14 +1,17 @@
 //! Where models are on disk: every layout that is understood, seen by names alone. No file is opened here.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use super::{BUILTIN, Version, ZooError};
+use super::{BUILTIN, CONFIG_FILE, PREPROCESSOR_FILE, Version, ZooError, labels};
 
 /// The model's own name in every layout.
 const MODEL_STEM: &str = "model";
+/// What a person says about a model.
+pub(super) const MANIFEST_FILE: &str = "residual.toml";
 /// What a model's file may be.
 const MODEL_EXTENSIONS: [&str; 2] = ["onnx", "safetensors"];
 /// Formats of other tools, and the way to one that is read.
@@ -103,14 +106,19 @@ pub enum Files {
 }
 
 impl Files {
-    /// The nearest file beside the model with one of these names, tried in their order.
+    /// The nearest file beside the model with one of these names; in one directory, the first of them.
     #[must_use]
     pub(super) fn side(&self, names: &[&str]) -> Option<PathBuf> {
-        let Self::Disk { beside, .. } = self else { return None };
-        names
-            .iter()
-            .flat_map(|name| beside.iter().map(move |directory| directory.join(name)))
-            .find(|path| path.is_file())
+        self.sides(names).find(|path| path.is_file())
+    }
+
+    /// Every place in which a file with one of these names would be looked up, the first choice first.
+    fn sides<'a>(&'a self, names: &'a [&'a str]) -> impl Iterator<Item = PathBuf> + 'a {
+        let beside: &[PathBuf] = match self {
+            Self::Disk { beside, .. } => beside,
+            Self::Builtin => &[],
+        };
+        beside.iter().flat_map(move |directory| names.iter().map(move |name| directory.join(name)))
     }
 }
 
@@ -128,15 +136,22 @@ pub struct Listing {
 /// Finds all that is asked for: the models named one by one, and those of a repository.
 ///
 /// # Errors
-/// [`ZooError`] if a named model is not there, the repository cannot be read or is empty, or a name is taken twice.
+/// [`ZooError`] if the repository cannot be read or is empty, or a name is taken twice. What is wrong with one model stands
+/// in [`Listing::broken`].
 pub fn find(repository: Option<&Path>, wanted: &[Wanted]) -> Result<Listing, ZooError> {
     let mut listing = Listing::default();
     for Wanted { name, place } in wanted {
         let found = match place {
-            Place::Builtin => vec![builtin(name.as_deref())],
-            Place::Path(path) => find_one(path, name.as_deref())?,
+            Place::Builtin => Ok(vec![builtin(name.as_deref())]),
+            Place::Path(path) => find_one(path, name.as_deref()),
         };
-        listing.add(found)?;
+        match (found, place) {
+            (Ok(found), _) => listing.add(found)?,
+            (Err(error), Place::Path(path)) => {
+                listing.broken.push((name.clone().unwrap_or_else(|| name_of(path)), error));
+            }
+            (Err(error), Place::Builtin) => return Err(error),
+        }
     }
     if let Some(directory) = repository {
         find_all(directory, &mut listing)?;
@@ -171,6 +186,10 @@ pub(super) fn origin(files: &Files) -> String {
 
 /// Every model in a repository: each directory and each model file in it.
 fn find_all(directory: &Path, listing: &mut Listing) -> Result<(), ZooError> {
+    // Taken apart, a model's own directory would be served under the names of its versions, without its labels.
+    if is_one_model(directory)? {
+        return Err(ZooError::NotARepository { path: directory.to_owned() });
+    }
     let before = listing.found.len() + listing.broken.len();
     for entry in entries(directory)? {
         let model = if entry.is_dir() {
@@ -189,14 +208,22 @@ fn find_all(directory: &Path, listing: &mut Listing) -> Result<(), ZooError> {
     if listing.found.len() + listing.broken.len() == before {
         return Err(ZooError::EmptyRepository { path: directory.to_owned() });
     }
-    // A model's own directory looks like a repository with one file in it, and would be served without its recipe.
-    let is_model =
-        |found: &Found| matches!(&found.files, Files::Disk { model, .. } if model.parent() == Some(directory));
-    let stands_alone = listing.found.iter().filter(|found| is_model(found)).count() == 1;
-    if stands_alone && (directory.join("config.json").is_file() || directory.join("residual.toml").is_file()) {
-        return Err(ZooError::NotARepository { path: directory.to_owned() });
-    }
     Ok(())
+}
+
+/// A directory with versions, with an `onnx` folder, or with one model file and what belongs to it.
+fn is_one_model(directory: &Path) -> Result<bool, ZooError> {
+    let entries = entries(directory)?;
+    let is_version = |entry: &&PathBuf| {
+        let name = entry.file_name().and_then(OsStr::to_str);
+        entry.is_dir() && name.is_some_and(|name| Version::of_folder(name).is_some())
+    };
+    if entries.iter().filter(is_version).any(|version| in_directory(version).is_ok()) {
+        return Ok(true);
+    }
+    let described = [MANIFEST_FILE, CONFIG_FILE, PREPROCESSOR_FILE].iter().any(|name| directory.join(name).is_file());
+    let models = entries.iter().filter(|entry| entry.is_file() && has_extension(entry, &MODEL_EXTENSIONS)).count();
+    Ok(described && (models == 1 || in_directory(&directory.join("onnx")).is_ok()))
 }
 
 /// One model: a file, or a directory in one of the layouts, with all its versions.
@@ -225,12 +252,13 @@ fn find_one(path: &Path, name: Option<&str>) -> Result<Vec<Found>, ZooError> {
                 found.push(Found { name: name.clone(), version, files: Files::Disk { model, beside } });
             }
             // A folder that is just being filled, or one for another server.
-            Err(ZooError::NoModel { .. }) => {}
+            Err(ZooError::NoModel { .. } | ZooError::ForeignFormat { .. }) => {}
             Err(error) => return Err(error),
         }
     }
     if found.is_empty() {
-        let (model, beside) = in_directory(&snapshot(path).unwrap_or_else(|| path.to_owned()))?;
+        let (model, mut beside) = in_directory(&snapshot(path).unwrap_or_else(|| path.to_owned()))?;
+        beside.extend(above(path));
         found.push(Found { name, version: Version::first(), files: Files::Disk { model, beside } });
     }
     Ok(found)
@@ -277,32 +305,55 @@ fn of_file(path: &Path, name: Option<&str>) -> Found {
     Found {
         name,
         version: Version::first(),
-        files: Files::Disk { model: path.to_owned(), beside: vec![parent.to_owned()] },
+        files: Files::Disk {
+            model: path.to_owned(),
+            beside: std::iter::once(parent.to_owned()).chain(above(parent)).collect(),
+        },
     }
 }
 
-/// The name a path gives: a directory's own name, a file's without its extension; but for `resnet/1/model.onnx` and
+/// The directory around `directory`, where that is an inner part of a layout (`onnx/`, `1/`, `model.onnx/`) and what
+/// describes the model lies outside of it.
+fn above(directory: &Path) -> Option<PathBuf> {
+    let full = full(directory);
+    let name = full.file_name()?.to_str()?;
+    let inner = is_inner(name) || MODEL_EXTENSIONS.iter().any(|extension| name == format!("{MODEL_STEM}.{extension}"));
+    full.parent().filter(|_| inner).map(Path::to_owned)
+}
+
+/// Names of folders inside a model's own.
+fn is_inner(name: &str) -> bool {
+    name == "onnx" || Version::of_folder(name).is_some()
+}
+
+/// With the names of its parents. Links keep their own names, which people chose; `..` has none.
+fn full(path: &Path) -> PathBuf {
+    let full = if path.file_name().is_some() { std::path::absolute(path) } else { path.canonicalize() };
+    full.unwrap_or_else(|_| path.to_owned())
+}
+
+/// The name a path gives: a directory's own name, a file's without its extension; but for `resnet/1`, `resnet/1/model.onnx` and
 /// `resnet/onnx/model.onnx` it is `resnet`.
 fn name_of(path: &Path) -> String {
-    let full = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let full = full(path);
     let is_file = has_extension(&full, &MODEL_EXTENSIONS) && !full.is_dir();
     let mut parts = full.components().rev().filter_map(|part| match part {
         std::path::Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
         _ => None,
     });
     let own = parts.next().unwrap_or_else(|| MODEL_STEM.to_owned());
-    if !is_file {
-        // models--microsoft--resnet-50 is how the Hugging Face cache writes microsoft/resnet-50.
-        return match own.strip_prefix("models--").and_then(|rest| rest.rsplit_once("--")) {
-            Some((_, name)) => name.to_owned(),
-            None => own,
-        };
+    let stem = match own.rsplit_once('.') {
+        Some((stem, _)) if is_file => stem.to_owned(),
+        Some(_) | None => own,
+    };
+    if (is_file && stem == MODEL_STEM) || (!is_file && is_inner(&stem)) {
+        return parts.find(|part| !is_inner(part)).unwrap_or(stem);
     }
-    let stem = own.rsplit_once('.').map_or(own.as_str(), |(stem, _)| stem).to_owned();
-    if stem != MODEL_STEM {
-        return stem;
+    // models--microsoft--resnet-50 is how the Hugging Face cache writes microsoft/resnet-50.
+    match stem.strip_prefix("models--").and_then(|rest| rest.rsplit_once("--")) {
+        Some((_, name)) if !is_file => name.to_owned(),
+        Some(_) | None => stem,
     }
-    parts.find(|part| part != "onnx" && Version::of_folder(part).is_none()).unwrap_or(stem)
 }
 
 fn has_extension(path: &Path, extensions: &[&str]) -> bool {
@@ -316,7 +367,10 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, ZooError> {
         _ => ZooError::Read { path: directory.to_owned(), cause },
     };
     let mut entries = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)?.take(ENTRIES_MAX) {
+    for (n, entry) in std::fs::read_dir(directory).map_err(failed)?.enumerate() {
+        if n == ENTRIES_MAX {
+            return Err(ZooError::TooManyEntries { path: directory.to_owned(), max: ENTRIES_MAX });
+        }
         let entry = entry.map_err(failed)?;
         if !entry.file_name().as_encoded_bytes().starts_with(b".") {
             entries.push(entry.path());
@@ -345,26 +399,35 @@ fn not_a_model(path: &Path) -> ZooError {
     }
 }
 
-/// What the files of a model looked like, to notice that they have changed: every file beside the model with its size,
-/// time and inode. Contents are not read.
+/// What the files of a model looked like, to notice that they have changed: size, time and inode of each file that opening
+/// the model reads, or would read if it were there. Contents are not read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Fingerprint(Vec<(PathBuf, u64, Option<SystemTime>, u64)>);
+pub struct Fingerprint(Vec<(PathBuf, Option<Seen>)>);
 
-/// Takes the fingerprint of a model's files.
+/// What tells one state of a file from another.
+type Seen = (u64, Option<SystemTime>, u64);
+
+/// Takes the fingerprint of a model's files. `more` are those that only the open model names: weights in files of their
+/// own, labels that `residual.toml` points to.
 #[must_use]
-pub fn fingerprint(files: &Files) -> Fingerprint {
-    let Files::Disk { model, beside } = files else { return Fingerprint::default() };
-    let neighbours = beside.iter().flat_map(|directory| entries(directory).unwrap_or_default());
-    // Other models in the same directory are no part of this one.
-    let paths = neighbours.filter(|path| path == model || !has_extension(path, &MODEL_EXTENSIONS));
-    let mut seen: Vec<_> = paths
-        .filter_map(|path| {
-            let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
-            Some((path, metadata.len(), metadata.modified().ok(), inode(&metadata)))
-        })
-        .collect();
-    seen.sort();
-    Fingerprint(seen)
+pub fn fingerprint(files: &Files, more: &[PathBuf]) -> Fingerprint {
+    let Files::Disk { model, .. } = files else { return Fingerprint::default() };
+    let manifests = manifests(model);
+    let names: Vec<&str> =
+        manifests.iter().map(String::as_str).chain([CONFIG_FILE, PREPROCESSOR_FILE]).chain(labels::FILES).collect();
+    let paths = std::iter::once(model.clone()).chain(files.sides(&names)).chain(more.iter().cloned());
+    let seen = |path: PathBuf| {
+        let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file);
+        let seen = metadata.map(|metadata| (metadata.len(), metadata.modified().ok(), inode(&metadata)));
+        (path, seen)
+    };
+    Fingerprint(paths.map(seen).collect())
+}
+
+/// The names that a model's `residual.toml` may have, the more particular first.
+pub(super) fn manifests(model: &Path) -> [String; 2] {
+    let stem = model.file_stem().unwrap_or_default().to_string_lossy();
+    [format!("{stem}.{MANIFEST_FILE}"), MANIFEST_FILE.to_owned()]
 }
 
 #[cfg(unix)]

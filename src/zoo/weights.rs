@@ -42,7 +42,11 @@ pub(super) fn open(found: &Found, path: &Path, beside: &Beside, choices: &Choice
     let bytes = model.encode_to_vec();
     let sha256 = sha256_of(path).map_err(|cause| ZooError::Read { path: path.to_owned(), cause })?;
     let graph = Graph { path: path.to_owned(), sha256, model };
-    Ok(Opened { spec: assemble(found, &graph, beside, choices)?, source: ModelSource::Memory(Arc::from(bytes)) })
+    Ok(Opened {
+        spec: assemble(found, &graph, beside, choices)?,
+        source: ModelSource::Memory(Arc::from(bytes)),
+        more_files: beside.labels_file().into_iter().collect(),
+    })
 }
 
 /// Of the weights as they are on disk, by which they are known, and not of the graph made of them.

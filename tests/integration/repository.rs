@@ -85,6 +85,13 @@ async fn the_default_is_the_one_that_was_asked_for_or_the_first_that_was_named()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_preset_for_a_model_that_is_not_there_is_refused() {
+    let server = residual::serve::Server::bind(&settings(&["--preset", "restnet=mlperf"])).await.unwrap();
+    let error = server.load(std::time::Instant::now()).await.unwrap_err().to_string();
+    assert_eq!(error, "a preset is set for the model \"restnet\", but the models are resnet20-cifar10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_newest_version_answers_unless_another_is_asked_for() {
     let repository = Repository::new(&[("m/9", "nine"), ("m/10", "ten")]);
     let server = repository.serve(&[]).await;
@@ -146,6 +153,42 @@ async fn a_new_version_that_cannot_be_loaded_is_listed_and_the_one_before_answer
     assert_eq!(server.get("/api/v1/models").await.json["models"][1]["state"], "unavailable");
     // Asked again, it tries again, though no file has changed.
     assert_eq!(server.reload().await.failed.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_outside_the_graph_and_labels_elsewhere_are_noticed() {
+    let repository = Repository::new(&[]);
+    let (from, to) = (root().join("tests/models/fixed-batch-external"), repository.path("m"));
+    fs::create_dir(&to).unwrap();
+    for file in ["model.onnx", "model.onnx.data", "preprocessor_config.json"] {
+        fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    fs::write(repository.path("m/residual.toml"), "labels = \"../names\"").unwrap();
+    fs::write(repository.path("names"), "one\ntwo\nthree\n").unwrap();
+    let server = repository.serve(&[]).await;
+    let data = fs::read(from.join("model.onnx.data")).unwrap();
+    replace(&to.join("model.onnx.data"), &data);
+    assert_eq!(server.reload().await.replaced, ["m version 1"]);
+    replace(&repository.path("names"), b"uno\ndos\ntres\n");
+    assert_eq!(server.reload().await.replaced, ["m version 1"]);
+    fs::write(repository.path("m/server.log"), "a neighbour").unwrap();
+    assert_eq!(server.reload().await, residual::models::Changes::default());
+    assert_eq!(server.get("/api/v1/models/m").await.json["classes"][0]["label"], "uno");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_loaded_once_the_server_stops() {
+    let repository = Repository::new(&[("a", "A")]);
+    let server = repository.serve(&[]).await;
+    let models = server.models().clone();
+    tokio::task::spawn_blocking(move || {
+        models.stop();
+        assert!(models.get(None, None).is_err());
+        assert!(models.load("a").is_err());
+        assert!(models.get(None, None).is_err(), "what was being loaded is not published");
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

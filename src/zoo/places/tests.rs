@@ -17,7 +17,10 @@ fn listed(folder: &Path, repository: bool) -> Result<Vec<String>, String> {
     let text = |error: ZooError| error.to_string().replace(&folder.display().to_string(), "DIR");
     let wanted: Vec<Wanted> =
         if repository { vec![] } else { vec![format!("m={}", folder.display()).parse().unwrap()] };
-    let listing = find(repository.then_some(folder), &wanted).map_err(text)?;
+    let mut listing = find(repository.then_some(folder), &wanted).map_err(text)?;
+    if !repository && !listing.broken.is_empty() {
+        return Err(text(listing.broken.remove(0).1));
+    }
     Ok(listing
         .found
         .iter()
@@ -105,8 +108,15 @@ fn a_repository_holds_files_and_directories_side_by_side() {
 #[test]
 fn what_is_no_repository_is_told_apart() {
     assert!(listed(folder(&["README.md"]).path(), true).unwrap_err().starts_with("no model in the repository DIR"));
-    let error = listed(folder(&["model.onnx", "config.json"]).path(), true).unwrap_err();
-    assert_eq!(error, "DIR is a model's own directory and no repository; give it as --model DIR");
+    for one_model in [
+        &["model.onnx", "config.json"][..],
+        &["1/model.onnx", "labels.txt"],
+        &["onnx/model.onnx", "preprocessor_config.json"],
+        &["resnet.onnx", "residual.toml"],
+    ] {
+        let error = listed(folder(one_model).path(), true).unwrap_err();
+        assert_eq!(error, "DIR is a model's own directory and no repository; give it as --model DIR");
+    }
     assert!(listed(Path::new("/no/such"), true).unwrap_err().starts_with("open model DIR: nothing is there"));
 }
 
@@ -136,6 +146,7 @@ fn a_place_gives_the_name() {
         ("/m/resnet50-v1-12.onnx", "resnet50-v1-12"),
         ("/m/resnet/model.onnx", "resnet"),
         ("/m/resnet/1/model.onnx", "resnet"),
+        ("/m/resnet/1", "resnet"),
         ("/m/resnet/onnx/model.onnx", "resnet"),
         ("/m/resnet.v2", "resnet.v2"),
         ("/", "model"),
@@ -145,17 +156,62 @@ fn a_place_gives_the_name() {
 }
 
 #[test]
-fn a_fingerprint_changes_with_any_file_of_the_model_and_no_other() {
-    let folder = folder(&["model.onnx", "config.json", "other.onnx"]);
-    let of = || fingerprint(&find_one(folder.path(), None).unwrap()[0].files);
+fn a_fingerprint_changes_with_any_file_that_opening_reads_and_no_other() {
+    let folder = folder(&["model.onnx", "config.json", "other.onnx", "server.log", "parts/w.bin"]);
+    let more = [folder.path().join("parts/w.bin")];
+    let of = || fingerprint(&find_one(folder.path(), None).unwrap()[0].files, &more);
     let before = of();
-    std::fs::write(folder.path().join("other.onnx"), b"x").unwrap();
-    assert_eq!(of(), before);
-    std::fs::write(folder.path().join("config.json"), b"{}").unwrap();
-    let after = of();
-    assert_ne!(after, before);
+    for neighbour in ["other.onnx", "server.log", "model_card.md"] {
+        std::fs::write(folder.path().join(neighbour), b"x").unwrap();
+        assert_eq!(of(), before, "{neighbour}");
+    }
+    let mut seen = vec![before];
+    for file in ["config.json", "labels.txt", "model.residual.toml", "parts/w.bin", "model.onnx"] {
+        std::fs::write(folder.path().join(file), b"{}").unwrap();
+        let now = of();
+        assert!(!seen.contains(&now), "{file}");
+        seen.push(now);
+    }
     // The same size and, within the clock's tick, the same time: a replaced file still has another inode.
     std::fs::write(folder.path().join("new"), b"{}").unwrap();
     std::fs::rename(folder.path().join("new"), folder.path().join("config.json")).unwrap();
-    assert_ne!(of(), after);
+    assert!(!seen.contains(&of()));
+}
+
+#[test]
+fn a_file_named_inside_a_layout_keeps_what_lies_around_it() {
+    let folder = folder(&["hf/onnx/model_fp16.onnx", "hf/config.json", "tri/2/model.onnx", "tri/labels.txt"]);
+    for (path, name, side) in [
+        ("hf/onnx/model_fp16.onnx", "model_fp16", "config.json"),
+        ("tri/2/model.onnx", "tri", "labels.txt"),
+        ("tri/2", "tri", "labels.txt"),
+    ] {
+        let found = find_one(&folder.path().join(path), None).unwrap().remove(0);
+        assert_eq!(found.name, name, "{path}");
+        assert!(found.files.side(&[side]).is_some(), "{path}");
+    }
+}
+
+#[test]
+fn the_nearest_directory_wins_over_the_better_name() {
+    let folder = folder(&["2/model.onnx", "2/synset.txt", "labels.txt"]);
+    let found = find_one(folder.path(), None).unwrap().remove(0);
+    assert_eq!(found.files.side(&["labels.txt", "synset.txt"]), Some(folder.path().join("2/synset.txt")));
+}
+
+#[test]
+fn one_foreign_version_does_not_take_the_others_away() {
+    let folder = folder(&["1/model.onnx", "2/model.pt"]);
+    assert_eq!(listed(folder.path(), false).unwrap(), ["m 1 1/model.onnx | 1 "]);
+}
+
+#[test]
+fn a_directory_of_too_many_files_is_refused_and_not_read_in_part() {
+    let folder = folder(&["model.onnx"]);
+    for n in 0..ENTRIES_MAX {
+        std::fs::File::create(folder.path().join(n.to_string() + ".jpg")).unwrap();
+    }
+    assert!(entries(folder.path()).unwrap_err().to_string().contains("more than 4096 entries"));
+    std::fs::remove_file(folder.path().join("0.jpg")).unwrap();
+    assert_eq!(entries(folder.path()).unwrap().len(), ENTRIES_MAX);
 }
