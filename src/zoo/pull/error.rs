@@ -319,8 +319,8 @@ pub enum PullError {
         advice: String,
     },
 
-    /// The file is no ONNX model.
-    #[error("read {file}: not an ONNX model: {why}")]
+    /// The file is no ONNX model that could be served.
+    #[error("read {file}: {why}")]
     NotOnnx {
         /// The file.
         file: String,
@@ -328,9 +328,10 @@ pub enum PullError {
         why: String,
     },
 
-    /// A name that would be written outside of the folder, or over another of its files.
+    /// A name that would be written outside of the folder, or onto a file that means something in it.
     #[error(
-        "read {file}: it names {name:?} for its weights, which is not a plain path below its own folder; do not use this model"
+        "read {file}: it names {name:?} for its weights, which is not a plain path below its own folder to a file of \
+         weights; do not use this model"
     )]
     UnsafePath {
         /// The model.
