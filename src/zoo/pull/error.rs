@@ -357,7 +357,7 @@ pub enum Token {
     Unset,
     /// It did.
     Sent,
-    /// There is one, and it was kept back: the hub is not reached securely.
+    /// There is one, and it was kept back: others could read it on the way.
     Withheld,
 }
 
@@ -371,7 +371,10 @@ fn denied(token: Token) -> &'static str {
             "the token in HF_TOKEN does not open it: accept the repository's terms on its page, and check that the \
              token is valid and may read it"
         }
-        Token::Withheld => "HF_TOKEN was not sent, since the hub's address is not https",
+        Token::Withheld => {
+            "HF_TOKEN was not sent, since the hub's address is not https, and over plain http it only goes to this machine \
+             and through no proxy: use an https address, or name this machine's in NO_PROXY"
+        }
     }
 }
 
