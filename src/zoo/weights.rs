@@ -1,7 +1,6 @@
 //! Weights without a graph: the graph is written in memory, of the size that the recipe makes.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -20,6 +19,8 @@ pub(super) fn open(found: &Found, path: &Path, beside: &Beside, choices: &Choice
             .map_err(|cause| ZooError::Weights { path: file.path.clone(), cause: cause.into() })?,
         None => Hints::default(),
     };
+    // Before the tensors: should others come to lie there meanwhile, a later look finds another hash and loads them.
+    let sha256 = sha256_of(path).map_err(|cause| ZooError::Read { path: path.to_owned(), cause })?;
     let file = WeightsFile::open(path).map_err(|cause| wrong(cause.into()))?;
     let mut checkpoint = Checkpoint::new(file, hints).map_err(|cause| wrong(cause.into()))?;
 
@@ -28,10 +29,10 @@ pub(super) fn open(found: &Found, path: &Path, beside: &Beside, choices: &Choice
     let network = checkpoint.network().clone();
     let form = GraphForm { size, description: checkpoint.architecture().to_string(), ..GraphForm::default() };
     let model = build(&network, &form, &mut checkpoint).map_err(|cause| wrong(cause.into()))?;
-    let bytes = model.encode_to_vec();
-    let sha256 = sha256_of(path).map_err(|cause| ZooError::Read { path: path.to_owned(), cause })?;
     let graph = Graph { path: path.to_owned(), sha256, model };
-    Ok(Opened { spec: assemble(found, &graph, beside, choices)?, source: ModelSource::Memory(Arc::from(bytes)) })
+    let spec = assemble(found, &graph, beside, choices)?;
+    // Here the weights are there twice, which is the most.
+    Ok(Opened { spec, source: ModelSource::Memory(graph.model.encode_to_vec().into()) })
 }
 
 /// The side, in pixels, of the square input that weights are given a graph for: that of the recipe's samples. `weights`
