@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use serde_json::Value;
 
 use super::model_folder::{
-    CONFIG_FILE, GraphArgs, MODEL_FILE, ModelFolder, PREPROCESSOR_FILE, RECIPE_FILE, SIZE_MAX, say, size_parser,
-    summary, warn,
+    CONFIG_FILE, GraphArgs, MODEL_FILE, ModelFolder, PREPROCESSOR_FILE, RECIPE_FILE, say, size_parser, summary, warn,
 };
-use crate::graph::build::{Dataset, build};
+use crate::graph::build::build;
 use crate::graph::weights::{Checkpoint, Hints, Naming, WeightsFile};
-use crate::zoo::recipe::Preset;
+use crate::zoo::recipe::{Evidence, Preset, RecipeSource, resolve};
+use crate::zoo::square_size;
 
 /// Largest JSON file that is read, in bytes. With ImageNet-21k's labels twice it has three megabytes.
 const JSON_BYTES_MAX: u64 = 16 << 20;
@@ -41,8 +40,8 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "NAME")]
     preset: Option<Preset>,
 
-    /// Width and height of the input, in pixels [default: as config.json says, otherwise 224, or 32 for a network with
-    /// a 3x3 stem]
+    /// Width and height of the input, in pixels [default: as the recipe makes it, otherwise 224, or 32 for a network
+    /// with a 3x3 stem]
     #[arg(long, value_name = "PIXELS", value_parser = size_parser())]
     size: Option<usize>,
 
@@ -60,7 +59,8 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     say(&converted.summary);
     converted.written.iter().for_each(|line| say(line));
     say(&format!("serve it: residual serve --model {}", args.graph.output.display()));
-    advise(args, &descriptions, converted.size)
+    advise(args, &descriptions, converted.size);
+    Ok(())
 }
 
 /// Converts without a word and with every option at its default, into a folder whose files may be replaced.
@@ -95,9 +95,10 @@ fn convert(args: &ConvertArgs, descriptions: &Descriptions) -> anyhow::Result<Co
     let file = WeightsFile::open(&args.weights)?;
     let mut checkpoint = Checkpoint::new(file, hints).with_context(|| format!("read {}", args.weights.display()))?;
     let architecture = checkpoint.architecture().clone();
-    let usual = if architecture.is_for_small_pictures() { Dataset::Cifar } else { Dataset::Imagenet };
-    let preset_size = args.preset.map(|preset| preset.size().0 as usize);
-    let size = args.size.or(preset_size).or(descriptions.size()?).unwrap_or(usual.size());
+    let size = match args.size {
+        Some(size) => size,
+        None => square_size(&args.weights, &descriptions.evidence(args.preset), architecture.is_for_small_pictures())?,
+    };
 
     let output = &args.graph.output;
     let copies = descriptions.copies(output);
@@ -136,27 +137,26 @@ fn convert(args: &ConvertArgs, descriptions: &Descriptions) -> anyhow::Result<Co
 }
 
 /// Tells where the recipe is not known or does not fit.
-fn advise(args: &ConvertArgs, descriptions: &Descriptions, size: usize) -> anyhow::Result<()> {
+fn advise(args: &ConvertArgs, descriptions: &Descriptions, size: usize) {
     let recipe = args.graph.output.join(RECIPE_FILE);
     if args.preset.is_some() {
-        return Ok(());
+        return;
     }
     if recipe.exists() {
         warn(&format!("{} was there before and goes on telling how pictures are prepared", recipe.display()));
-    } else if !descriptions.have_recipe() {
-        warn(
+        return;
+    }
+    let side = u32::try_from(size).expect("sizes are bounded by SIZE_MAX, or those of a recipe");
+    match resolve(&Evidence { input_size: Some((side, side)), ..descriptions.evidence(None) }) {
+        Ok(resolved) if resolved.source == RecipeSource::Assumed => warn(
             "nothing says how these weights want their pictures; torchvision-v1 will be assumed. If they are newer \
              torchvision weights (IMAGENET1K_V2), give --preset torchvision-v2; if they are timm's or transformers', \
              give their config.json with --config",
-        );
-    } else if let Some(declared) = descriptions.size()?.filter(|&declared| declared != size) {
-        warn(&format!(
-            "the graph takes {size} pixels and the description of the model says {declared}; set resize and crop for \
-             {size} in the table [recipe] of {}",
-            recipe.display()
-        ));
+        ),
+        Ok(_) => {}
+        // As the server would say it.
+        Err(error) => warn(&format!("{} cannot be served as it is: {error}", args.graph.output.display())),
     }
-    Ok(())
 }
 
 /// The JSON files that describe the model, as far as they are there.
@@ -188,65 +188,11 @@ impl Descriptions {
         new.map(|(name, (_, json))| (name, json.as_slice())).collect()
     }
 
-    /// Whether they say how pictures are prepared: a preprocessor always does, a configuration if it is timm's.
-    fn have_recipe(&self) -> bool {
-        self.preprocessor.is_some()
-            || self.config.as_ref().and_then(|(_, json)| timm(json)).is_some_and(|timm| {
-                ["input_size", "crop_pct", "interpolation"].iter().any(|key| timm.get(key).is_some())
-            })
-    }
-
-    /// The side of the square picture that the model was made for, if they say.
-    fn size(&self) -> anyhow::Result<Option<usize>> {
-        if let Some((path, json)) = &self.preprocessor {
-            let json: Value = serde_json::from_slice(json).with_context(|| format!("read {}", path.display()))?;
-            return side_of_preprocessor(&json).with_context(|| format!("read {}", path.display()));
-        }
-        let Some((path, json)) = &self.config else { return Ok(None) };
-        match timm(json).and_then(|timm| timm.get("input_size").cloned()) {
-            None => Ok(None),
-            Some(sides) => match sides.as_array().map(Vec::as_slice) {
-                Some([_, height, width]) => {
-                    square(Some(height), Some(width)).with_context(|| format!("read {}", path.display()))
-                }
-                _ => bail!("read {}: input_size is {sides}; expected [3, height, width]", path.display()),
-            },
-        }
-    }
-}
-
-/// The part of timm's `config.json` with the recipe: a table of its own, or in old files the whole.
-fn timm(json: &[u8]) -> Option<Value> {
-    let mut config: Value = serde_json::from_slice(json).ok()?;
-    let nested = config.get_mut("pretrained_cfg").map(Value::take);
-    Some(nested.unwrap_or(config))
-}
-
-/// What leaves a processor of transformers: its crop, or its size where it does not crop.
-fn side_of_preprocessor(json: &Value) -> anyhow::Result<Option<usize>> {
-    let crops = match json.get("do_center_crop").and_then(Value::as_bool) {
-        Some(crops) => crops,
-        None => json.get("crop_size").is_some(),
-    };
-    let Some(size) = json.get(if crops { "crop_size" } else { "size" }) else { return Ok(None) };
-    if size.is_number() {
-        return square(Some(size), Some(size));
-    }
-    let edge = size.get("shortest_edge");
-    square(size.get("height").or(edge), size.get("width").or(edge))
-}
-
-fn square(height: Option<&Value>, width: Option<&Value>) -> anyhow::Result<Option<usize>> {
-    let side = |value: Option<&Value>| value.and_then(Value::as_u64);
-    match (side(height), side(width)) {
-        (Some(side), _) | (_, Some(side)) if !(1..=SIZE_MAX).contains(&side) => {
-            bail!("the model takes pictures of {side} pixels; 1 to {SIZE_MAX} are possible")
-        }
-        (Some(height), Some(width)) if height == width => Ok(usize::try_from(height).ok()),
-        (Some(height), Some(width)) => bail!(
-            "the model takes pictures of {width}x{height} pixels; only square ones can be converted, choose one with --size"
-        ),
-        _ => Ok(None),
+    /// All that will tell the recipe of the model.
+    fn evidence(&self, explicit: Option<Preset>) -> Evidence<'_> {
+        let [preprocessor, config] = [&self.preprocessor, &self.config]
+            .map(|file| file.as_ref().map(|(path, json)| (path.as_path(), json.as_slice())));
+        Evidence { explicit, preprocessor, config, ..Evidence::default() }
     }
 }
 
@@ -264,47 +210,4 @@ fn read_if_there(path: PathBuf) -> anyhow::Result<Option<(PathBuf, Vec<u8>)>> {
     }
     let json = read(&path)?;
     Ok(Some((path, json)))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_size_is_what_leaves_the_processor() {
-        for (json, expected) in [
-            (json!({"crop_pct": 0.875, "size": {"shortest_edge": 224}}), Some(224)),
-            (json!({"size": {"shortest_edge": 256}, "do_center_crop": true, "crop_size": 224}), Some(224)),
-            (json!({"size": 256, "crop_size": {"height": 200, "width": 200}}), Some(200)),
-            (json!({"size": {"height": 384, "width": 384}, "do_center_crop": false, "crop_size": 224}), Some(384)),
-            (json!({"do_resize": false}), None),
-        ] {
-            assert_eq!(side_of_preprocessor(&json).unwrap(), expected, "{json}");
-        }
-        let error = side_of_preprocessor(&json!({"size": {"height": 100, "width": 200}})).unwrap_err().to_string();
-        assert!(error.contains("200x100"), "{error}");
-    }
-
-    #[test]
-    fn timm_tells_its_size_in_new_files_and_in_old() {
-        let size = |json: Value| {
-            let config = Some(("c.json".into(), json.to_string().into_bytes()));
-            Descriptions { config, preprocessor: None }.size().map_err(|error| format!("{error:#}"))
-        };
-        assert_eq!(size(json!({"pretrained_cfg": {"input_size": [3, 176, 176]}})), Ok(Some(176)));
-        assert_eq!(size(json!({"input_size": [3, 288, 288]})), Ok(Some(288)));
-        assert_eq!(size(json!({"id2label": {}})), Ok(None));
-        assert!(size(json!({"input_size": [3, 2]})).unwrap_err().contains("expected [3, height, width]"));
-        assert!(size(json!({"input_size": [3, 200, 100]})).unwrap_err().contains("100x200"));
-    }
-
-    #[test]
-    fn sizes_are_bounded() {
-        let size = |side: u64| side_of_preprocessor(&json!({"size": side})).map_err(|error| error.to_string());
-        assert_eq!(size(SIZE_MAX), Ok(Some(3584)));
-        assert!(size(SIZE_MAX + 1).unwrap_err().contains("1 to 3584"));
-        assert!(size(0).is_err());
-    }
 }

@@ -21,7 +21,7 @@ pub(super) const CONFIG_FILE: &str = "config.json";
 pub(super) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 
 /// Largest input, in pixels: the usual recipe resizes to an eighth more and crops.
-pub(super) const SIZE_MAX: u64 = RECIPE_SIDE_MAX as u64 / 8 * 7;
+const SIZE_MAX: u64 = RECIPE_SIDE_MAX as u64 / 8 * 7;
 /// Largest batch that may be fixed, in images. Beyond it a free batch is the better choice anyway.
 const BATCH_IMAGES_MAX: u64 = 4096;
 

@@ -109,7 +109,8 @@ pub fn run(args: &PullArgs) -> anyhow::Result<()> {
 
 /// Weights to a model directory: `(weights, config, folder)`.
 fn convert(weights: &Path, config: Option<&Path>, folder: &Path) -> Result<(), Box<dyn StdError + Send + Sync>> {
-    super::convert::convert_quietly(weights, config, folder).map_err(Into::into)
+    // With its causes: the folder is gone when somebody reads this.
+    super::convert::convert_quietly(weights, config, folder).map_err(|error| format!("{error:#}").into())
 }
 
 /// Where the model goes.

@@ -2,7 +2,6 @@
 //! `models/resnet20-cifar10/README.md`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -38,5 +37,5 @@ pub(super) fn open(found: &Found, choices: &Choices) -> Result<Opened, ZooError>
     if spec.recipe_source == RecipeSource::PreprocessorConfig.as_str() {
         spec.recipe_source = RecipeSource::BuiltIn.as_str();
     }
-    Ok(Opened { spec, source: ModelSource::Memory(Arc::from(MODEL)), more_files: Vec::new() })
+    Ok(Opened { spec, source: ModelSource::Memory(Bytes::from_static(MODEL)), more_files: Vec::new() })
 }

@@ -26,6 +26,7 @@ pub use choice::PresetChoice;
 pub use labels::LabelSource;
 pub use places::{Files, Fingerprint, Found, Listing, Place, Wanted, find, fingerprint};
 pub use version::Version;
+pub use weights::square_size;
 
 use crate::graph::proto::ModelProto;
 use crate::graph::{GraphError, OnnxFile, check_external, interface, summarise};

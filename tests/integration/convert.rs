@@ -82,7 +82,32 @@ fn what_describes_the_model_goes_with_it() {
     let (code, said, warned) = convert(&weights, here, &["--size", "48"]);
     assert_eq!(code, Some(0), "{warned}");
     assert!(said.contains("[N,3,48,48]") && !said.contains("config.json"), "{said}");
-    assert!(warned.contains("takes 48 pixels and the description of the model says 32"), "{warned}");
+    assert!(warned.contains("prepares images of 32x32, and the graph takes 48x48"), "{warned}");
+}
+
+#[test]
+fn the_graph_takes_what_the_recipe_prepares() {
+    let folder = tempfile::tempdir().unwrap();
+    let (weights, _) = prepared(folder.path());
+    let (output, here) = (folder.path().join("out"), folder.path());
+    let timm = r#"{"architecture": "resnet20", "pretrained_cfg": {"input_size": [3, 40, 40], "crop_pct": 0.9}}"#;
+    // Says itself that the recipe is timm's; its size is none.
+    let wrapper = r#"{"image_processor_type": "TimmWrapperImageProcessor", "size": {"height": 64, "width": 64}}"#;
+    std::fs::write(here.join("config.json"), timm).unwrap();
+    std::fs::write(here.join("preprocessor_config.json"), wrapper).unwrap();
+    let (code, said, warned) = convert(&weights, &output, &[]);
+    assert_eq!((code, warned.as_str()), (Some(0), ""), "{said}");
+    assert!(said.contains("[N,3,40,40]"), "{said}");
+    let cat = root().join("tests/golden/inputs/cat.jpg");
+    let classified = run(&["classify", "--model", output.to_str().unwrap(), cat.to_str().unwrap()]);
+    assert!(classified.status.success(), "{}", text(&classified.stderr));
+
+    std::fs::write(here.join("config.json"), timm.replace("40, 40", "40, 50")).unwrap();
+    let (code, _, refused) = convert(&weights, &output, &["--force"]);
+    assert!(code == Some(1) && refused.contains("pictures of 50x40; expected square ones"), "{refused}");
+    let (code, said, warned) = convert(&weights, &output, &["--force", "--size", "40"]);
+    assert!(code == Some(0) && said.contains("[N,3,40,40]"), "{warned}");
+    assert!(warned.contains("cannot be served as it is") && warned.contains("50x40"), "{warned}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message as _;
-use residual::graph::proto::{DataLocation, GraphProto, ModelProto, StringStringEntryProto, TensorProto};
+use residual::graph::proto::{DataLocation, GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
 use residual::zoo::catalog::{Entry, Pinned};
 use residual::zoo::pull::{Convert, Event, Hub, Options, Patience, Proxies, PullError, Pulled, Token, Wanted, pull};
 use sha2::{Digest as _, Sha256};
@@ -592,6 +592,7 @@ fn an_existing_empty_folder_is_filled_in_place() {
 fn graph(locations: &[&str]) -> Vec<u8> {
     let entry = |key: &str, value: &str| StringStringEntryProto { key: Some(key.into()), value: Some(value.into()) };
     let tensor = |location: &&str| TensorProto {
+        name: Some((*location).into()),
         data_location: Some(DataLocation::External as i32),
         external_data: vec![entry("location", location)],
         ..TensorProto::default()
@@ -708,11 +709,31 @@ fn a_repository_that_breaks_off_keeps_the_files_that_are_whole() {
 
 #[test]
 fn weights_that_climb_out_of_the_folder_are_refused() {
-    for location in ["../../evil.bin", "/tmp/evil.bin", "residual.toml"] {
+    for location in ["../../evil.bin", "/tmp/evil.bin", "residual.toml", "model.residual.toml", "1/model.onnx"] {
         let bench = Bench::new();
-        let hub = repository("0a", vec![("x/model.onnx", graph(&[location])), ("evil.bin", b"evil".to_vec())]);
-        let error = bench.pull(&wanted("hf:a/b"), &hub).unwrap_err();
+        let files = [location, "x/residual.toml", "x/model.residual.toml", "x/1/model.onnx"];
+        let evil = files.map(|path| (path, b"evil".to_vec()));
+        let graph = ("x/model.onnx", graph(&[location]));
+        let wanted = Wanted::parse("hf:a/b", Some("x/model.onnx")).unwrap();
+        let hub = repository("0a", [graph].into_iter().chain(evil).collect());
+        let error = bench.pull(&wanted, &hub).unwrap_err();
         assert!(matches!(&error, PullError::UnsafePath { name, .. } if name == location), "{error}");
+        assert_eq!(bench.files(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_graph_that_cannot_be_served_is_not_published() {
+    // One node reads what nothing writes.
+    let node = NodeProto { op_type: Some("Relu".into()), input: vec!["nothing".into()], ..NodeProto::default() };
+    let graph = GraphProto { node: vec![node], ..GraphProto::default() };
+    let dangling = ModelProto { graph: Some(graph), ..ModelProto::default() }.encode_to_vec();
+    for bytes in [dangling, b"\x08\x08".to_vec()] {
+        let bench = Bench::new();
+        let hub = repository("0a", vec![("model.onnx", bytes)]);
+        let error = bench.pull(&wanted("hf:a/b"), &hub).unwrap_err();
+        assert!(matches!(error, PullError::NotOnnx { .. }), "{error}");
+        assert!(error.to_string().starts_with("read model.onnx: "), "{error}");
         assert_eq!(bench.files(), Vec::<String>::new());
     }
 }

@@ -1,8 +1,8 @@
 //! One ONNX Runtime session, owned by one worker thread.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use bytes::Bytes;
 use half::{bf16, f16};
 use ort::session::SessionInputValue;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -16,7 +16,7 @@ use super::{Batch, Environment, Infer, InferError, Provider, RawScores};
 #[derive(Debug, Clone)]
 pub enum ModelSource {
     /// In memory, as the built-in model is.
-    Memory(Arc<[u8]>),
+    Memory(Bytes),
     /// On disk; external data is looked up beside the file.
     File(PathBuf),
 }

@@ -103,11 +103,17 @@ impl Client {
     }
 
     fn token_for(&self, uri: &Uri) -> Token {
-        match (&self.token, self.hub.is_origin_of(uri), self.hub.is_private()) {
+        let private = self.hub.is_private() && !self.is_read_by_proxy(uri);
+        match (&self.token, self.hub.is_origin_of(uri), private) {
             (Some(_), true, true) => Token::Sent,
             (Some(_), true, false) => Token::Withheld,
             (Some(_), false, _) | (None, _, _) => Token::Unset,
         }
+    }
+
+    /// Whether a proxy sees what is asked, and not only whom: `is_private` holds on this machine, a proxy is elsewhere.
+    fn is_read_by_proxy(&self, uri: &Uri) -> bool {
+        uri.scheme_str() != Some("https") && self.proxy_for(uri).is_some()
     }
 
     fn ask(&self, uri: &Uri, token: Token, rest: Option<&Rest>) -> Result<Response<Body>, PullError> {
@@ -125,8 +131,12 @@ impl Client {
     }
 
     fn agent_for(&self, uri: &Uri) -> &Agent {
+        self.proxy_for(uri).unwrap_or(&self.direct)
+    }
+
+    fn proxy_for(&self, uri: &Uri) -> Option<&Agent> {
         let proxied = if uri.scheme_str() == Some("https") { &self.https_proxied } else { &self.http_proxied };
-        proxied.as_ref().filter(|_| self.proxies.apply_to(uri)).unwrap_or(&self.direct)
+        proxied.as_ref().filter(|_| self.proxies.apply_to(uri))
     }
 }
 
@@ -289,6 +299,21 @@ mod tests {
         let (hub, token) = (Hub::parse("https://hub.example").unwrap(), Some("hf_x\r\nevil: 1".to_owned()));
         let refused = Client::new(hub, token, Proxies::default(), &Patience::default());
         assert!(matches!(refused, Err(PullError::BadToken)));
+    }
+
+    #[test]
+    fn a_proxy_that_could_read_the_token_gets_none() {
+        let proxy = Some(("http_proxy", "http://proxy.example:3128".to_owned()));
+        let token_for = |uri: &'static str, bypass: &[&str]| {
+            let bypass = bypass.iter().map(|host| (*host).to_owned()).collect();
+            let proxies = Proxies { https: proxy.clone(), http: proxy.clone(), bypass };
+            let (hub, token) = (Hub::parse(uri).unwrap(), Some("hf_x".to_owned()));
+            let client = Client::new(hub, token, proxies, &Patience::default()).unwrap();
+            client.token_for(&Uri::from_static(uri))
+        };
+        assert_eq!(token_for("http://127.0.0.1:1", &[]), Token::Withheld);
+        assert_eq!(token_for("http://127.0.0.1:1", &["127.0.0.1"]), Token::Sent);
+        assert_eq!(token_for("https://hub.example", &[]), Token::Sent);
     }
 
     #[test]

@@ -319,8 +319,8 @@ pub enum PullError {
         advice: String,
     },
 
-    /// The file is no ONNX model.
-    #[error("read {file}: not an ONNX model: {why}")]
+    /// The file is no ONNX model that could be served.
+    #[error("read {file}: {why}")]
     NotOnnx {
         /// The file.
         file: String,
@@ -328,9 +328,10 @@ pub enum PullError {
         why: String,
     },
 
-    /// A name that would be written outside of the folder, or over another of its files.
+    /// A name that would be written outside of the folder, or onto a file that means something in it.
     #[error(
-        "read {file}: it names {name:?} for its weights, which is not a plain path below its own folder; do not use this model"
+        "read {file}: it names {name:?} for its weights, which is not a plain path below its own folder to a file of \
+         weights; do not use this model"
     )]
     UnsafePath {
         /// The model.
@@ -356,7 +357,7 @@ pub enum Token {
     Unset,
     /// It did.
     Sent,
-    /// There is one, and it was kept back: the hub is not reached securely.
+    /// There is one, and it was kept back: others could read it on the way.
     Withheld,
 }
 
@@ -370,7 +371,10 @@ fn denied(token: Token) -> &'static str {
             "the token in HF_TOKEN does not open it: accept the repository's terms on its page, and check that the \
              token is valid and may read it"
         }
-        Token::Withheld => "HF_TOKEN was not sent, since the hub's address is not https",
+        Token::Withheld => {
+            "HF_TOKEN was not sent, since the hub's address is not https, and over plain http it only goes to this machine \
+             and through no proxy: use an https address, or name this machine's in NO_PROXY"
+        }
     }
 }
 
