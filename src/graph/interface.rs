@@ -8,10 +8,12 @@ mod ending;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 pub use ending::Ending;
 
 use super::proto::{DataType, DimensionValue, ModelProto, TensorTypeProto, ValueInfoProto};
-use super::wiring::{self, Axes, Wiring, attribute};
+use super::wiring::{self, Axes, STEPS_MAX, Wiring, attribute};
 
 /// Inputs and outputs of a graph, in the file's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -167,9 +169,11 @@ fn channels(tensor: &Tensor, wiring: &Wiring<'_>) -> Option<ChannelAxis> {
 /// an NHWC graph begins with a Transpose.
 fn channels_by_use(input: &str, wiring: &Wiring<'_>) -> Option<ChannelAxis> {
     let mut waiting = vec![input];
-    // Each step follows one edge further from the input; a graph with a circle ends here, too.
-    for _ in 0..=wiring.nodes() {
-        for node in wiring.consumers(waiting.pop()?) {
+    let mut seen = HashSet::from([input]);
+    let mut steps = STEPS_MAX;
+    while let Some(name) = waiting.pop() {
+        for node in wiring.consumers(name) {
+            steps = steps.checked_sub(1)?;
             match node.op_type() {
                 "Transpose" => match attribute(node, "perm").map(|perm| perm.ints.as_slice()) {
                     Some([0, 3, 1, 2]) => return Some(ChannelAxis::Last),
@@ -201,7 +205,7 @@ fn channels_by_use(input: &str, wiring: &Wiring<'_>) -> Option<ChannelAxis> {
                 | "QuantizeLinear"
                 | "DequantizeLinear"
                 | "DynamicQuantizeLinear" => {
-                    waiting.extend(node.output.first().map(String::as_str));
+                    waiting.extend(node.output.first().map(String::as_str).filter(|name| seen.insert(name)));
                 }
                 _ => {}
             }

@@ -220,3 +220,34 @@ fn a_circle_ends_the_walk() {
     let arithmetic = vec![node("Add", &["x", "c"], "c", &[]), node("Mul", &["c", "x"], "x", &[])];
     assert_eq!(channels_of(arithmetic, None), None);
 }
+
+/// A walk that costs as many steps as the graph has nodes, from each node again, would take hours here.
+#[test]
+fn large_graphs_take_no_longer_for_being_knotted() {
+    const NODES: usize = 100_000;
+    let chain = |op: &str, from: &str, prefix: &str, second: Option<&str>| -> Vec<NodeProto> {
+        let name = |at: usize| if at == 0 { from.to_owned() } else { format!("{prefix}{at}") };
+        let inputs = |at: usize| [second.map(str::to_owned), Some(name(at))].into_iter().flatten().collect::<Vec<_>>();
+        let node = |at| NodeProto { input: inputs(at), ..node(op, &[], &name(at + 1), &[]) };
+        (0..NODES).map(node).collect()
+    };
+    // Sums, each of which adds a constant that lies behind a long chain.
+    let mut sums = chain("Identity", "b", "i", None);
+    sums.push(node("Conv", &["x", "kernel"], "c", &[]));
+    sums.extend(chain("Add", "c", "a", Some(&format!("i{NODES}"))));
+    sums.push(node("Identity", &[&format!("a{NODES}")], "y", &[]));
+    assert_eq!(ending_of(17, sums, None).row, Row::Open);
+    // Many outputs at the end of a long chain.
+    let mut outputs = model(17, chain("Identity", "x", "i", None), None, None);
+    let graph = outputs.graph.as_mut().unwrap();
+    graph.output = (NODES - NODES / 10..NODES).map(|at| value(&format!("i{at}"), None)).collect();
+    assert_eq!(interface(&outputs).outputs.len(), NODES / 10);
+    // A value that one node reads often, and that another reads as often again.
+    let mut fan = vec![node("Add", &vec!["x"; NODES], "s", &[]), node("Foo", &vec!["s"; NODES], "y", &[])];
+    fan.extend(chain("Foo", "nothing", "n", None));
+    assert_eq!(channels_of(fan, None), None);
+    // A value that many nodes read, behind as many names.
+    let mut knots: Vec<_> = (0..NODES).map(|_| node("Identity", &["x"], "s", &[])).collect();
+    knots.extend((0..NODES).map(|_| node("Foo", &["s"], "y", &[])));
+    assert_eq!(channels_of(knots, None), None);
+}
