@@ -176,7 +176,7 @@ fn output(
             Some(Candidate { output, element, classes, background })
         })
         .collect();
-    let Some(best) = candidates.iter().map(|candidate| preference(candidate.output)).min() else {
+    let Some(best) = candidates.iter().min_by_key(|candidate| preference(candidate.output)) else {
         // A row that could be any number long, and nobody to say how long.
         if let (Some((open, _)), None) = (rows.iter().find(|(output, _)| output.row == Row::Open), known.labels) {
             return Err(SignatureError::Classes { found: describe_output(open) });
@@ -189,16 +189,22 @@ fn output(
             ),
         });
     };
-    let best: Vec<_> = candidates.iter().filter(|candidate| preference(candidate.output) == best).collect();
-    let chosen = best[0];
-    // Copies of the same scores are no choice.
-    if best.iter().any(|other| other.output.root != chosen.output.root) {
-        return Err(SignatureError::Ambiguous {
-            found: list(best.iter().map(|candidate| describe_output(candidate.output))),
-        });
+    let rivals =
+        || candidates.iter().map(|candidate| candidate.output).filter(|rival| rank(rival) == rank(best.output));
+    // Copies of the same scores, raw or normalised, are no choice.
+    if rivals().any(|rival| rival.root != best.output.root) {
+        return Err(SignatureError::Ambiguous { found: list(rivals().map(describe_output)) });
     }
-    let Candidate { output, element, classes, background } = *chosen;
+    let Candidate { output, element, classes, background } = *best;
     let (scores, scores_source) = scores(output, known, overrides)?;
+    if (classes, background, scores.sums_to_1()) == (1, false, true) && overrides.scores.is_none() {
+        return Err(SignatureError::OneScore { found: describe_output(output) });
+    }
+    // As many features as ImageNet has classes are the scores of a network that ends in its pooling.
+    let told = known.labels.is_some() || *overrides != OutputOverrides::default() || classes == IMAGENET;
+    if output.ending == Ending::Features && !told {
+        return Err(SignatureError::Features { found: list(outputs.iter().copied().map(describe_output)) });
+    }
     let batch = match output.tensor.dims.as_deref() {
         // A single dimension is that of the classes.
         Some([_]) | None => None,
@@ -218,6 +224,17 @@ fn preference(output: &Output) -> u8 {
         Ending::Features => 3,
         Ending::WrongAxis { .. } => 4,
         Ending::Indices => 5,
+    }
+}
+
+/// Outputs of one rank are rivals. A softmax of other scores may be the classes beside raw features as well as a second
+/// head beside raw classes.
+fn rank(output: &Output) -> u8 {
+    match output.ending {
+        Ending::Softmax | Ending::LogSoftmax | Ending::Sigmoid => 0,
+        Ending::Scores | Ending::Unknown { .. } | Ending::Features | Ending::WrongAxis { .. } | Ending::Indices => {
+            preference(output)
+        }
     }
 }
 
