@@ -310,12 +310,22 @@ fn assemble(found: &Found, graph: &Graph, beside: &Beside, choices: &Choices) ->
 
     let interface = interface(&graph.model);
     let overrides = manifest.as_ref().map(|manifest| manifest.signature.clone()).unwrap_or_default();
-    let Resolved { recipe, sample_shape, source: recipe_source, notes } = recipe::resolve(&Evidence {
+    let resolved = recipe::resolve(&Evidence {
         metadata: Some(&metadata(&graph.model)),
         catalog: catalog::by_sha256(&graph.sha256).and_then(|entry| entry.preset.as_deref()?.parse().ok()),
         input_size: signature::image_size(&interface, &overrides),
         ..beside.evidence(choices)
     })?;
+    let keys = manifest.as_ref().map(|manifest| &manifest.recipe.recipe);
+    if signature::normalises_twice(&interface, &resolved, keys) {
+        tracing::warn!(
+            model = found.name,
+            "the graph normalises by itself, and its recipe does so before; where that is once too often, say under [recipe] \
+             in residual.toml what the recipe should do: mean = [0, 0, 0], std = [1, 1, 1], and rescale = 1.0 if the graph \
+             takes 0 to 255"
+        );
+    }
+    let Resolved { recipe, sample_shape, source: recipe_source, notes } = resolved;
     let known = Known { sample: sample_shape, labels: labels.as_ref().map(|labels| labels.names.len()), multi_label };
     let decide = |known| signature::signature(&interface, known, &overrides);
     let signature = decide(known).or_else(|cause| match decide(Known { labels: None, ..known }) {

@@ -8,10 +8,12 @@ use serde::Deserialize;
 pub use error::SignatureError;
 use error::{describe, describe_output, list};
 
+use super::recipe::{RecipeKeys, RecipeSource, Resolved};
 use crate::graph::interface::{ChannelAxis, Dim, Ending, Input, Interface, Output, Row, Tensor};
 use crate::graph::proto::DataType;
 use crate::pipeline::SampleShape;
 use crate::pipeline::infer::{Element, InputSignature, OutputSignature, Scores, ScoresSource, Signature, TensorLayout};
+use crate::pipeline::preprocess::RecipeSteps;
 
 /// Classes of ImageNet-1k, and with TensorFlow's background before them.
 const IMAGENET: usize = 1000;
@@ -93,7 +95,7 @@ fn input(
         return Err(SignatureError::NoSuchName { table: "[input]", name: name.clone(), found: names() });
     }
     // A run needs all inputs, and only images are to be had.
-    let [Input { tensor, channels }] = &inputs[..] else {
+    let [Input { tensor, channels, .. }] = &inputs[..] else {
         return Err(SignatureError::Inputs { found: names() });
     };
     let told = channels.map(|channels| match channels {
@@ -303,6 +305,27 @@ pub(super) fn image_size(interface: &Interface, overrides: &SignatureOverrides) 
     let side =
         |at: usize| input.tensor.dims.as_ref()?.get(at).and_then(fixed).and_then(|side| u32::try_from(side).ok());
     Some((side(first + 1)?, side(first)?))
+}
+
+/// The recipe normalises for a graph that does so itself, and nobody who knows this model's graph said that it should.
+/// Into a graph that takes bytes go the pixels as they are.
+pub(super) fn normalises_twice(interface: &Interface, resolved: &Resolved, keys: Option<&RecipeKeys>) -> bool {
+    let told = match resolved.source {
+        RecipeSource::Setting | RecipeSource::ResidualToml => true,
+        RecipeSource::OnnxMetadata
+        | RecipeSource::PreprocessorConfig
+        | RecipeSource::Config
+        | RecipeSource::Catalog
+        | RecipeSource::Assumed
+        | RecipeSource::BuiltIn => false,
+    };
+    let told = told
+        || keys
+            .is_some_and(|RecipeKeys { rescale, mean, std, .. }| rescale.is_some() || mean.is_some() || std.is_some());
+    let RecipeSteps { rescale, mean, std, .. } = resolved.recipe.steps();
+    let by_recipe = (*rescale, *mean, *std) != (1.0, [0.0; 3], [1.0; 3]);
+    let by_graph = |input: &Input| input.normalises && input.tensor.element != Some(DataType::Uint8);
+    by_recipe && !told && interface.inputs.iter().any(by_graph)
 }
 
 fn fits(dim: &Dim, size: usize) -> bool {

@@ -245,6 +245,7 @@ fn what_nobody_tells_is_said_at_the_start() {
     };
     for (name, warning, toml) in [
         ("logits-of-an-unknown-operator", "they are taken for logits", "[output]\nscores = \"logits\""),
+        ("normalises-itself", "the graph normalises by itself", "[recipe]\nmean = [0, 0, 0]\nstd = [1, 1, 1]"),
     ] {
         let seen = log(Path::new(&model(name)));
         assert!(warns(&seen, warning), "{name}: {seen}");

@@ -329,5 +329,19 @@ model(
     reading=None,
 )
 
+# --- pictures that are normalised inside
+model(
+    "normalises-itself",
+    [
+        node("Sub", ["image", "mean"], ["centred"]),
+        node("Div", ["centred", "std"], ["normal"]),
+        *pooled(source="normal"),
+        gemm,
+    ],
+    [logits],
+    weights=[WEIGHT, BIAS, *(constant(name, np.full((1, 3, 1, 1), 0.5)) for name in ["mean", "std"])],
+    reading=None,
+)
+
 lines = [f"{json.dumps(name)}: {json.dumps(answers)}" for name, answers in EXPECTED.items()]
 (HERE / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

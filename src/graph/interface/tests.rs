@@ -102,6 +102,35 @@ fn where_sides_are_free_the_first_operator_with_axes_tells() {
 }
 
 #[test]
+fn arithmetic_with_constants_before_the_first_layer_normalises() {
+    let normalises = |nodes: Vec<NodeProto>, dims: &[i64]| {
+        let mut model = model(17, nodes, Some(&[0, 3, 8, 8]), None);
+        model.graph.as_mut().unwrap().initializer.push(weight("mean", dims));
+        interface(&model).inputs[0].normalises
+    };
+    let conv = |from: &str| node("Conv", &[from, "kernel"], "y", &[]);
+    for op in ["Sub", "Div", "Mul", "Add"] {
+        for dims in [&[][..], &[1], &[3], &[1, 3, 1, 1], &[3, 1, 1]] {
+            let nodes = |inputs: [&str; 2]| {
+                vec![node("Shape", &["x"], "s", &[]), node("Cast", &["x"], "c", &[]), node(op, &inputs, "n", &[])]
+            };
+            assert!(normalises([nodes(["c", "mean"]), vec![conv("n")]].concat(), dims), "{op} {dims:?}");
+            assert!(normalises([nodes(["mean", "c"]), vec![conv("n")]].concat(), dims), "{op} {dims:?}");
+        }
+        // Another picture, or one value a pixel.
+        assert!(!normalises(vec![node(op, &["x", "x"], "n", &[]), conv("n")], &[3]));
+        assert!(!normalises(vec![node(op, &["x", "mean"], "n", &[]), conv("n")], &[1, 3, 8, 8]));
+    }
+    assert!(!normalises(vec![conv("x")], &[3]));
+    // The bias of a layer, and a batch norm in front.
+    assert!(!normalises(vec![node("Conv", &["x", "kernel"], "c", &[]), node("Add", &["c", "mean"], "y", &[])], &[3]));
+    let norm = node("BatchNormalization", &["x", "mean", "mean", "mean", "mean"], "n", &[]);
+    assert!(!normalises(vec![norm, conv("n")], &[3]));
+    let ring = vec![node("Identity", &["y"], "x", &[]), node("Identity", &["x"], "y", &[])];
+    assert!(!normalises(ring, &[3]));
+}
+
+#[test]
 fn an_output_is_a_row_if_only_one_dimension_counts() {
     let row = |dims: Option<&[i64]>| interface(&model(17, vec![], None, dims)).outputs[0].row;
     for dims in [&[0, 10][..], &[0, 10, 1, 1], &[0, 1, 1, 10], &[4, 10], &[10]] {

@@ -9,7 +9,7 @@ fn tensor(name: &str, element: DataType, dims: &[usize]) -> Tensor {
 }
 
 fn image(dims: &[usize], channels: Option<ChannelAxis>) -> Input {
-    Input { tensor: tensor("image", DataType::Float, dims), channels }
+    Input { tensor: tensor("image", DataType::Float, dims), channels, normalises: false }
 }
 
 /// An output `[N, width]` of its own root.
@@ -249,7 +249,7 @@ fn the_input_is_a_batch_of_images_that_the_recipe_prepares() {
         (image(&[3, 224, 200], None), "a batch of images"),
         (image(&[1025, 3, 224, 200], first), "at most 1024 images"),
         (
-            Input { tensor: tensor("tokens", DataType::Int64, &[0, 3, 224, 200]), channels: first },
+            Input { tensor: tensor("tokens", DataType::Int64, &[0, 3, 224, 200]), channels: first, normalises: false },
             "tokens: int64 [?, 3, 224, 200]",
         ),
     ] {
