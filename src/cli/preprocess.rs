@@ -84,7 +84,8 @@ pub(super) fn run(args: &PreprocessArgs) -> anyhow::Result<()> {
 fn recipe(args: &PreprocessArgs) -> anyhow::Result<(Recipe, String, Vec<String>)> {
     if let Some(model) = &args.model {
         let spec = zoo::open_newest(model, &Choices::default())?.spec;
-        return Ok((spec.recipe, spec.recipe_source.to_owned(), spec.notes));
+        let notes = [spec.warnings, spec.notes].concat();
+        return Ok((spec.recipe, spec.recipe_source.to_owned(), notes));
     }
     let mut evidence = Evidence { explicit: args.preset, input_size: args.size, ..Evidence::default() };
     let mut json = Vec::new();

@@ -8,10 +8,12 @@ mod ending;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 pub use ending::Ending;
 
 use super::proto::{DataType, DimensionValue, ModelProto, TensorTypeProto, ValueInfoProto};
-use super::wiring::{self, Axes, Wiring, attribute};
+use super::wiring::{self, Axes, STEPS_MAX, Wiring, attribute};
 
 /// Inputs and outputs of a graph, in the file's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,6 +51,8 @@ pub struct Input {
     pub tensor: Tensor,
     /// Where the channels stand; `None` for what is no batch of images, or where nothing tells.
     pub channels: Option<ChannelAxis>,
+    /// Before its first layer the graph computes with constants, one value or one a channel: it normalises by itself.
+    pub normalises: bool,
 }
 
 /// Place of the channels in a batch of images.
@@ -95,7 +99,8 @@ pub fn interface(model: &ModelProto) -> Interface {
     let input = |value: &ValueInfoProto| {
         let tensor = tensor(value);
         let channels = channels(&tensor, &wiring);
-        Input { tensor, channels }
+        let normalises = normalises(&tensor.name, &wiring);
+        Input { tensor, channels, normalises }
     };
     let output = |value: &ValueInfoProto| {
         let tensor = tensor(value);
@@ -167,9 +172,11 @@ fn channels(tensor: &Tensor, wiring: &Wiring<'_>) -> Option<ChannelAxis> {
 /// an NHWC graph begins with a Transpose.
 fn channels_by_use(input: &str, wiring: &Wiring<'_>) -> Option<ChannelAxis> {
     let mut waiting = vec![input];
-    // Each step follows one edge further from the input; a graph with a circle ends here, too.
-    for _ in 0..=wiring.nodes() {
-        for node in wiring.consumers(waiting.pop()?) {
+    let mut seen = HashSet::from([input]);
+    let mut steps = STEPS_MAX;
+    while let Some(name) = waiting.pop() {
+        for node in wiring.consumers(name) {
+            steps = steps.checked_sub(1)?;
             match node.op_type() {
                 "Transpose" => match attribute(node, "perm").map(|perm| perm.ints.as_slice()) {
                     Some([0, 3, 1, 2]) => return Some(ChannelAxis::Last),
@@ -201,11 +208,37 @@ fn channels_by_use(input: &str, wiring: &Wiring<'_>) -> Option<ChannelAxis> {
                 | "QuantizeLinear"
                 | "DequantizeLinear"
                 | "DynamicQuantizeLinear" => {
-                    waiting.extend(node.output.first().map(String::as_str));
+                    waiting.extend(node.output.first().map(String::as_str).filter(|name| seen.insert(name)));
                 }
                 _ => {}
             }
         }
     }
     None
+}
+
+/// Follows the input to its first layer, and meets arithmetic with constants on the way. A batch norm is a layer: MXNet
+/// begins with one that was trained with the rest.
+fn normalises(input: &str, wiring: &Wiring<'_>) -> bool {
+    let (mut name, mut steps) = (input, STEPS_MAX);
+    loop {
+        let readers = wiring.consumers(name);
+        let Some(left) = steps.checked_sub(readers.len()) else { return false };
+        steps = left;
+        // Who asks for a value's shape does not compute with it.
+        let mut readers = readers.iter().filter(|node| node.op_type() != "Shape");
+        let (Some(node), None) = (readers.next(), readers.next()) else { return false };
+        match node.op_type() {
+            "Sub" | "Div" | "Mul" | "Add" => {
+                return node.input.iter().filter_map(|name| wiring.constant(name)).any(|constant| {
+                    let mut long = constant.dims.iter().filter(|&&dim| dim != 1);
+                    matches!((long.next(), long.next()), (None | Some(3), None))
+                });
+            }
+            "Identity" | "Cast" | "Transpose" | "Pad" | "Clip" | "Resize" => {}
+            _ => return false,
+        }
+        let Some(next) = node.output.first() else { return false };
+        name = next;
+    }
 }

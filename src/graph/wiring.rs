@@ -8,13 +8,16 @@ use super::proto::{
     ValueInfoProto,
 };
 
+/// Nodes between a place in a graph and what is looked for from there, at most. Exporters put fewer than twenty; a file
+/// that was made to be slow has as many as it likes, and a start at each of them.
+pub(super) const STEPS_MAX: usize = 200;
+
 /// An index over one graph.
 pub(super) struct Wiring<'a> {
     producers: HashMap<&'a str, &'a NodeProto>,
     consumers: HashMap<&'a str, Vec<&'a NodeProto>>,
     initializers: HashMap<&'a str, &'a TensorProto>,
     declared: HashMap<&'a str, &'a TensorTypeProto>,
-    nodes: usize,
     opset: i64,
 }
 
@@ -25,23 +28,22 @@ impl<'a> Wiring<'a> {
         for node in &graph.node {
             producers.extend(node.output.iter().map(|name| (name.as_str(), node)));
             for name in &node.input {
-                consumers.entry(name).or_default().push(node);
+                let readers = consumers.entry(name).or_default();
+                // Once, also where it reads a value several times.
+                if readers.last().is_none_or(|last| !std::ptr::eq(*last, node)) {
+                    readers.push(node);
+                }
             }
         }
         let initializers = graph.initializer.iter().map(|tensor| (tensor.name(), tensor)).collect();
         let values = graph.value_info.iter().chain(&graph.output).chain(&graph.input);
         let declared = values.filter_map(|value| Some((value.name(), tensor_type(value)?))).collect();
-        Self { producers, consumers, initializers, declared, nodes: graph.node.len(), opset: opset(model) }
+        Self { producers, consumers, initializers, declared, opset: opset(model) }
     }
 
     /// Version of the standard operators; 1 where the file does not say.
     pub(super) fn opset(&self) -> i64 {
         self.opset
-    }
-
-    /// Number of nodes: no walk along a path without circles is longer.
-    pub(super) fn nodes(&self) -> usize {
-        self.nodes
     }
 
     /// The node that makes `name`; none for inputs, initialisers and names that nothing makes.
@@ -102,11 +104,12 @@ impl<'a> Wiring<'a> {
         }
     }
 
-    /// Dimensions of a weight: an initialiser, also behind the nodes that store it in fewer bits.
-    pub(super) fn weight_dims(&self, name: &str) -> Option<Vec<i64>> {
+    /// Dimensions of a weight: an initialiser, also behind the nodes that store it in fewer bits. Each of those costs one
+    /// of `steps`.
+    pub(super) fn weight_dims(&self, name: &str, steps: &mut usize) -> Option<Vec<i64>> {
         let mut name = name;
         let mut turned = false;
-        for _ in 0..=self.nodes {
+        loop {
             if let Some(tensor) = self.constant(name) {
                 let mut dims = tensor.dims.clone();
                 if turned {
@@ -120,9 +123,9 @@ impl<'a> Wiring<'a> {
                 "Transpose" if attribute(node, "perm").is_none_or(|perm| perm.ints == [1, 0]) => turned = !turned,
                 _ => return None,
             }
+            *steps = steps.checked_sub(1)?;
             name = node.input.first()?;
         }
-        None
     }
 }
 

@@ -57,14 +57,11 @@ impl Starter {
     /// # Errors
     /// [`InferError`] if the model cannot be run.
     pub fn start(&self, Opened { spec, source, more_files: _ }: Opened) -> Result<Engine, InferError> {
+        for warning in &spec.warnings {
+            tracing::warn!("model {} version {}: {warning}", spec.name, spec.version);
+        }
         for note in &spec.notes {
-            let about = format!("model {} version {}: {note}", spec.name, spec.version);
-            // An assumption may cost accuracy that nobody would notice; the others only tell who decided.
-            if spec.recipe_assumed {
-                tracing::warn!(model = spec.name, version = spec.version, "{about}");
-            } else {
-                tracing::info!(model = spec.name, version = spec.version, "{about}");
-            }
+            tracing::info!("model {} version {}: {note}", spec.name, spec.version);
         }
         let metrics = self.metrics.model(&spec.name, &spec.version);
         Engine::start(&self.environment, spec, &source, self.options, self.pool.clone(), metrics)

@@ -44,13 +44,13 @@ pub struct ModelSpec {
     pub sample_shape: SampleShape,
     /// Where the recipe was read, for people: `preprocessor_config.json`.
     pub recipe_source: &'static str,
-    /// Nothing told the recipe: it is the one most models have.
-    pub recipe_assumed: bool,
     /// The classes' names.
     pub labels: Labels,
     /// Where the names were read, for people: `config.json`, `imagenet-1k`, `index`.
     pub label_source: String,
-    /// What its author should know: assumptions, settings that replace what files say.
+    /// What had to be assumed, and may cost accuracy.
+    pub warnings: Vec<String>,
+    /// Who decided what: settings that replace what files say.
     pub notes: Vec<String>,
 }
 

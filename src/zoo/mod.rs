@@ -166,7 +166,7 @@ pub enum ZooError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     /// The weights are no ResNet's.
-    #[error("read {}: {cause}", path.display())]
+    #[error("{}", of_weights(path, &cause.to_string()))]
     Weights {
         /// The file.
         path: PathBuf,
@@ -202,6 +202,11 @@ pub enum ZooError {
 fn pull_hint(path: &Path) -> String {
     let known = path.to_str().and_then(|name| catalog::find(name).ok());
     known.map(|entry| format!("; `residual pull {}` fetches a model of this name", entry.name)).unwrap_or_default()
+}
+
+/// Some causes name the file themselves.
+fn of_weights(path: &Path, cause: &str) -> String {
+    if cause.starts_with("read ") { cause.to_owned() } else { format!("read {}: {cause}", path.display()) }
 }
 
 fn file_names(paths: &[PathBuf]) -> String {
@@ -340,12 +345,19 @@ fn assemble(found: &Found, graph: &Graph, beside: &Beside, choices: &Choices) ->
 
     let interface = interface(&graph.model);
     let overrides = manifest.as_ref().map(|manifest| manifest.signature.clone()).unwrap_or_default();
-    let Resolved { recipe, sample_shape, source: recipe_source, notes } = recipe::resolve(&Evidence {
+    let resolved = recipe::resolve(&Evidence {
         metadata: Some(&metadata(&graph.model)),
         catalog: catalog::by_sha256(&graph.sha256).and_then(|entry| entry.preset.as_deref()?.parse().ok()),
         input_size: signature::image_size(&interface, &overrides),
         ..beside.evidence(choices)
     })?;
+    let keys = manifest.as_ref().map(|manifest| &manifest.recipe.recipe);
+    let twice = signature::normalises_twice(&interface, &resolved, keys);
+    let Resolved { recipe, sample_shape, source: recipe_source, notes } = resolved;
+    // What is assumed may cost accuracy that nobody would notice; the rest only tells who decided.
+    let (mut warnings, notes) =
+        if recipe_source == RecipeSource::Assumed { (notes, Vec::new()) } else { (Vec::new(), notes) };
+    warnings.extend(twice.then(|| NORMALISES_TWICE.to_owned()));
     let known = Known { sample: sample_shape, labels: labels.as_ref().map(|labels| labels.names.len()), multi_label };
     let decide = |known| signature::signature(&interface, known, &overrides);
     let signature = decide(known).or_else(|cause| match decide(Known { labels: None, ..known }) {
@@ -364,12 +376,16 @@ fn assemble(found: &Found, graph: &Graph, beside: &Beside, choices: &Choices) ->
         recipe,
         sample_shape,
         recipe_source: recipe_source.as_str(),
-        recipe_assumed: recipe_source == RecipeSource::Assumed,
         labels,
         label_source: label_source.to_string(),
+        warnings,
         notes,
     })
 }
+
+const NORMALISES_TWICE: &str = "the graph normalises by itself, and its recipe does so before; where that is once too \
+    often, say under [recipe] in residual.toml what the recipe should do: mean = [0, 0, 0], std = [1, 1, 1], and rescale = \
+    1.0 if the graph takes 0 to 255";
 
 /// The key-value pairs that exporters leave in a file.
 fn metadata(model: &ModelProto) -> BTreeMap<String, String> {

@@ -8,10 +8,12 @@ use serde::Deserialize;
 pub use error::SignatureError;
 use error::{describe, describe_output, list};
 
+use super::recipe::{RecipeKeys, RecipeSource, Resolved};
 use crate::graph::interface::{ChannelAxis, Dim, Ending, Input, Interface, Output, Row, Tensor};
 use crate::graph::proto::DataType;
 use crate::pipeline::SampleShape;
 use crate::pipeline::infer::{Element, InputSignature, OutputSignature, Scores, ScoresSource, Signature, TensorLayout};
+use crate::pipeline::preprocess::RecipeSteps;
 
 /// Classes of ImageNet-1k, and with TensorFlow's background before them.
 const IMAGENET: usize = 1000;
@@ -93,7 +95,7 @@ fn input(
         return Err(SignatureError::NoSuchName { table: "[input]", name: name.clone(), found: names() });
     }
     // A run needs all inputs, and only images are to be had.
-    let [Input { tensor, channels }] = &inputs[..] else {
+    let [Input { tensor, channels, .. }] = &inputs[..] else {
         return Err(SignatureError::Inputs { found: names() });
     };
     let told = channels.map(|channels| match channels {
@@ -176,7 +178,7 @@ fn output(
             Some(Candidate { output, element, classes, background })
         })
         .collect();
-    let Some(best) = candidates.iter().map(|candidate| preference(candidate.output)).min() else {
+    let Some(best) = candidates.iter().min_by_key(|candidate| preference(candidate.output)) else {
         // A row that could be any number long, and nobody to say how long.
         if let (Some((open, _)), None) = (rows.iter().find(|(output, _)| output.row == Row::Open), known.labels) {
             return Err(SignatureError::Classes { found: describe_output(open) });
@@ -189,16 +191,22 @@ fn output(
             ),
         });
     };
-    let best: Vec<_> = candidates.iter().filter(|candidate| preference(candidate.output) == best).collect();
-    let chosen = best[0];
-    // Copies of the same scores are no choice.
-    if best.iter().any(|other| other.output.root != chosen.output.root) {
-        return Err(SignatureError::Ambiguous {
-            found: list(best.iter().map(|candidate| describe_output(candidate.output))),
-        });
+    let rivals =
+        || candidates.iter().map(|candidate| candidate.output).filter(|rival| rank(rival) == rank(best.output));
+    // Copies of the same scores, raw or normalised, are no choice.
+    if rivals().any(|rival| rival.root != best.output.root) {
+        return Err(SignatureError::Ambiguous { found: list(rivals().map(describe_output)) });
     }
-    let Candidate { output, element, classes, background } = *chosen;
+    let Candidate { output, element, classes, background } = *best;
     let (scores, scores_source) = scores(output, known, overrides)?;
+    if (classes, background, scores.sums_to_1()) == (1, false, true) && overrides.scores.is_none() {
+        return Err(SignatureError::OneScore { found: describe_output(output) });
+    }
+    // As many features as ImageNet has classes are the scores of a network that ends in its pooling.
+    let told = known.labels.is_some() || *overrides != OutputOverrides::default() || classes == IMAGENET;
+    if output.ending == Ending::Features && !told {
+        return Err(SignatureError::Features { found: list(outputs.iter().copied().map(describe_output)) });
+    }
     let batch = match output.tensor.dims.as_deref() {
         // A single dimension is that of the classes.
         Some([_]) | None => None,
@@ -218,6 +226,17 @@ fn preference(output: &Output) -> u8 {
         Ending::Features => 3,
         Ending::WrongAxis { .. } => 4,
         Ending::Indices => 5,
+    }
+}
+
+/// Outputs of one rank are rivals. A softmax of other scores may be the classes beside raw features as well as a second
+/// head beside raw classes.
+fn rank(output: &Output) -> u8 {
+    match output.ending {
+        Ending::Softmax | Ending::LogSoftmax | Ending::Sigmoid => 0,
+        Ending::Scores | Ending::Unknown { .. } | Ending::Features | Ending::WrongAxis { .. } | Ending::Indices => {
+            preference(output)
+        }
     }
 }
 
@@ -286,6 +305,27 @@ pub(super) fn image_size(interface: &Interface, overrides: &SignatureOverrides) 
     let side =
         |at: usize| input.tensor.dims.as_ref()?.get(at).and_then(fixed).and_then(|side| u32::try_from(side).ok());
     Some((side(first + 1)?, side(first)?))
+}
+
+/// The recipe normalises for a graph that does so itself, and nobody who knows this model's graph said that it should.
+/// Into a graph that takes bytes go the pixels as they are.
+pub(super) fn normalises_twice(interface: &Interface, resolved: &Resolved, keys: Option<&RecipeKeys>) -> bool {
+    let told = match resolved.source {
+        RecipeSource::Setting | RecipeSource::ResidualToml => true,
+        RecipeSource::OnnxMetadata
+        | RecipeSource::PreprocessorConfig
+        | RecipeSource::Config
+        | RecipeSource::Catalog
+        | RecipeSource::Assumed
+        | RecipeSource::BuiltIn => false,
+    };
+    let told = told
+        || keys
+            .is_some_and(|RecipeKeys { rescale, mean, std, .. }| rescale.is_some() || mean.is_some() || std.is_some());
+    let RecipeSteps { rescale, mean, std, .. } = resolved.recipe.steps();
+    let by_recipe = (*rescale, *mean, *std) != (1.0, [0.0; 3], [1.0; 3]);
+    let by_graph = |input: &Input| input.normalises && input.tensor.element != Some(DataType::Uint8);
+    by_recipe && !told && interface.inputs.iter().any(by_graph)
 }
 
 fn fits(dim: &Dim, size: usize) -> bool {

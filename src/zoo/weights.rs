@@ -8,8 +8,11 @@ use sha2::{Digest as _, Sha256};
 use super::recipe::{self, Evidence, RecipeSource};
 use super::{Beside, Choices, Found, Graph, Opened, ZooError, assemble, hex};
 use crate::graph::build::{Dataset, GraphForm, build};
-use crate::graph::weights::{Checkpoint, Hints, WeightsFile};
+use crate::graph::weights::{Checkpoint, Hints, Naming, WeightsFile};
 use crate::pipeline::infer::ModelSource;
+
+const NO_CONFIG: &str = "no config.json beside the weights: the stride of a bottleneck is taken to be in its 3x3 \
+    convolution and the activation to be ReLU, as in most; names and shapes do not tell";
 
 /// Opens a safetensors file of torchvision, timm or transformers.
 pub(super) fn open(found: &Found, path: &Path, beside: &Beside, choices: &Choices) -> Result<Opened, ZooError> {
@@ -30,7 +33,10 @@ pub(super) fn open(found: &Found, path: &Path, beside: &Beside, choices: &Choice
     let form = GraphForm { size, description: checkpoint.architecture().to_string(), ..GraphForm::default() };
     let model = build(&network, &form, &mut checkpoint).map_err(|cause| wrong(cause.into()))?;
     let graph = Graph { path: path.to_owned(), sha256, model };
-    let spec = assemble(found, &graph, beside, choices)?;
+    let mut spec = assemble(found, &graph, beside, choices)?;
+    if checkpoint.naming() == Naming::Transformers && beside.config.is_none() {
+        spec.warnings.push(NO_CONFIG.to_owned());
+    }
     // Here the weights are there twice, which is the most.
     let source = ModelSource::Memory(graph.model.encode_to_vec().into());
     Ok(Opened { spec, source, more_files: beside.labels_file().into_iter().collect() })

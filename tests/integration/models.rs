@@ -1,6 +1,8 @@
 //! Model directories, with graphs so small that anyone can tell the right answer (`tests/models/make.py`).
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use prost::Message as _;
@@ -102,6 +104,7 @@ async fn the_contract_says_how_a_graph_is_fed_and_read() {
         ("multi-label", "/contract/output/scores_source", json!("setting")),
         ("decomposed-softmax", "/contract/output/scores", json!("probabilities")),
         ("decomposed-softmax", "/contract/output/scores_source", json!("run")),
+        ("logits-of-an-unknown-operator", "/contract/output/scores_source", json!("assumed")),
         ("two-outputs", "/contract/output/name", json!("logits")),
         ("features-beside-logits", "/contract/output/name", json!("logits")),
         ("softmax-beside-logits", "/contract/output/name", json!("logits")),
@@ -118,6 +121,7 @@ async fn the_contract_says_how_a_graph_is_fed_and_read() {
         ("fixed-batch-baked", "/execution/batch_images_max", json!(1)),
         ("fixed-batch-4-baked", "/execution/batch_images_max", json!(4)),
         ("fixed-batch-mixed", "/execution/batch_images_max", json!(1)),
+        ("dynamically-quantised", "/execution/batch_images_max", json!(1)),
     ] {
         let server = TestServer::start(&["--model", &model(name), "--workers", "1", "--batch-images-max", "6"]).await;
         let details = server.get(&format!("/api/v1/models/{name}")).await;
@@ -151,6 +155,7 @@ async fn a_batch_that_cannot_be_made_free_says_why() {
         ("traced-batch-baked", 1, "joins the images with a constant of a fixed batch"),
         ("fixed-batch-4-baked", 4, "joins the images with a constant of a fixed batch"),
         ("fixed-batch-mixed", 1, "in a batch of 2, scores of image 0 are"),
+        ("dynamically-quantised", 1, "in a batch of 2, scores of image 1 are"),
     ] {
         let server = TestServer::start(&["--model", &model(name), "--workers", "1", "--batch-images-max", "6"]).await;
         let batch = &server.get(&format!("/api/v1/models/{name}")).await.json["contract"]["batch"];
@@ -194,6 +199,9 @@ async fn models_that_would_be_served_wrong_are_refused_at_the_start() {
         (model("softmax-of-the-batch"), "Softmax over axis 0"),
         (model("two-heads"), "choose one with name = under [output] in residual.toml"),
         (model("gray"), "grey images"),
+        (model("clipped-sigmoid"), "scores = \"multi_label_probabilities\" under [output] in residual.toml"),
+        (model("dropout-in-training"), "call model.eval() first"),
+        (model("batch-norm-in-training"), "call model.eval() first"),
         (broken, "Git LFS pointer"),
         (labels.path().to_str().unwrap().to_owned(), "config.json names 2 classes, but the model"),
         (climbing_weights(folder.path()), "../model.onnx.data"),
@@ -202,6 +210,51 @@ async fn models_that_would_be_served_wrong_are_refused_at_the_start() {
         let error = format!("{:#}", server.load(Instant::now()).await.unwrap_err());
         assert!(error.contains(expected), "{model}: {error}");
     }
+}
+
+/// What the server says of a model until it is ready.
+fn log(model: &Path) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_residual"))
+        .args(["--http-port", "0", "--workers", "1", "--model", model.to_str().unwrap()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seen = Vec::new();
+    // A server that gives up ends its log.
+    for line in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        seen.push(line);
+        if seen.last().is_some_and(|line| line.contains("ready at http://")) {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    seen.join("\n")
+}
+
+#[test]
+fn what_nobody_tells_is_said_at_the_start() {
+    let warns = |log: &str, of: &str| log.lines().any(|line| line.contains("WARN") && line.contains(of));
+    let told = tempfile::tempdir().unwrap();
+    let with = |name: &str, toml: &str| {
+        for file in ["model.onnx", "config.json", "preprocessor_config.json"] {
+            std::fs::copy(root().join("tests/models").join(name).join(file), told.path().join(file)).unwrap();
+        }
+        std::fs::write(told.path().join("residual.toml"), toml).unwrap();
+        log(told.path())
+    };
+    for (name, warning, toml) in [
+        ("logits-of-an-unknown-operator", "they are taken for logits", "[output]\nscores = \"logits\""),
+        ("normalises-itself", "the graph normalises by itself", "[recipe]\nmean = [0, 0, 0]\nstd = [1, 1, 1]"),
+    ] {
+        let seen = log(Path::new(&model(name)));
+        assert!(warns(&seen, warning), "{name}: {seen}");
+        let seen = with(name, toml);
+        assert!(seen.contains("ready at") && !warns(&seen, warning), "{name}: {seen}");
+    }
+    let seen = log(Path::new(&model("colours")));
+    assert!(seen.contains("ready at") && !seen.contains("WARN") && !seen.contains("the batch stays"), "{seen}");
+    assert!(log(Path::new(&model("dynamically-quantised"))).contains("the batch stays as it is"));
 }
 
 /// A model whose weights lie outside its directory, where the file to read is really there.

@@ -116,7 +116,9 @@ def answer(path, colour, output, reading, kept):
 logits = value("logits", ["N", 3])
 gemm = node("Gemm", ["means", "weight", "bias"], ["logits"], transB=1)
 
-model("colours", pooled("logits"), [logits])
+# A classifier layer that changes nothing.
+SAME = constant("same", np.eye(3))
+model("colours", [*pooled(), node("Gemm", ["means", "same"], ["logits"])], [logits], weights=[SAME])
 # NaN for every picture darker than gray.
 model("nan", [*pooled(), node("Sqrt", ["means"], ["logits"])], [logits], reading=None)
 
@@ -184,6 +186,16 @@ model(
     weights=[constant("class_axis", [1], np.int64)],
     reading=same,
 )
+
+# Probabilities whose sigmoid nobody sees behind the Clip.
+model(
+    "clipped-sigmoid",
+    [*pooled(), node("Sigmoid", ["means"], ["shares"]), node("Clip", ["shares"], ["scores"])],
+    [scores],
+    reading=None,
+)
+# Logits that no operator tells.
+model("logits-of-an-unknown-operator", [*pooled(), node("Sinh", ["means"], ["scores"])], [scores])
 
 # --- which output
 model(
@@ -281,6 +293,55 @@ traced = {"inputs": [value("image", ["N", 3, 4, 4])], "weights": [WEIGHT, BIAS, 
 model("traced-batch", reshaped(1)[0], [logits], **traced)
 token = constant("token", [[9]])
 model("traced-batch-baked", [*pooled(), *beside(), last], [logits], weights=[WEIGHT, BIAS, token, *cut])
+
+# --- images that are not alone
+# Dynamic quantisation takes its steps from the range of the whole batch.
+model(
+    "dynamically-quantised",
+    [
+        node("DynamicQuantizeLinear", ["image"], ["quantised", "step", "zero"]),
+        node("DequantizeLinear", ["quantised", "step", "zero"], ["values"]),
+        *pooled(source="values"),
+        gemm,
+    ],
+    [logits],
+    weights=[WEIGHT, BIAS],
+)
+# Exported in training mode: dice for every answer.
+model(
+    "dropout-in-training",
+    [node("Dropout", ["image", "ratio", "training"], ["kept"]), *pooled(source="kept"), gemm],
+    [logits],
+    weights=[WEIGHT, BIAS, constant("ratio", 0.5), constant("training", True, np.bool_)],
+    reading=None,
+)
+# And statistics of the batch instead of those that were learned.
+model(
+    "batch-norm-in-training",
+    [
+        node("BatchNormalization", ["image", "ones", "none", "none", "ones"], ["normal", "m", "v"], training_mode=1),
+        node("Relu", ["normal"], ["positive"]),
+        *pooled(source="positive"),
+        gemm,
+    ],
+    [logits],
+    weights=[WEIGHT, BIAS, constant("ones", [1] * 3), constant("none", [0] * 3)],
+    reading=None,
+)
+
+# --- pictures that are normalised inside
+model(
+    "normalises-itself",
+    [
+        node("Sub", ["image", "mean"], ["centred"]),
+        node("Div", ["centred", "std"], ["normal"]),
+        *pooled(source="normal"),
+        gemm,
+    ],
+    [logits],
+    weights=[WEIGHT, BIAS, *(constant(name, np.full((1, 3, 1, 1), 0.5)) for name in ["mean", "std"])],
+    reading=None,
+)
 
 lines = [f"{json.dumps(name)}: {json.dumps(answers)}" for name, answers in EXPECTED.items()]
 (HERE / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -1,7 +1,7 @@
 //! What the values of an output are, read from the operators that end in it.
 
 use crate::graph::proto::NodeProto;
-use crate::graph::wiring::{Wiring, int_attribute, is_known_domain};
+use crate::graph::wiring::{STEPS_MAX, Wiring, int_attribute, is_known_domain};
 
 /// What an output's values are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) struct Found {
 
 /// Walks from the tensor `output` to the operator that made its values.
 pub(super) fn find(wiring: &Wiring<'_>, output: &str) -> Found {
-    let mut walk = Walk { wiring, name: output, steps: wiring.nodes() };
+    let mut walk = Walk { wiring, name: output, steps: STEPS_MAX };
     match walk.next() {
         Some(node) if is_known_domain(node) => match node.op_type() {
             "Softmax" | "QLinearSoftmax" => walk.normalised(node, Ending::Softmax),
@@ -71,7 +71,7 @@ struct Walk<'a, 'w> {
     wiring: &'w Wiring<'a>,
     /// The tensor that the walk has reached.
     name: &'a str,
-    /// Steps that a graph without circles can still take.
+    /// Steps that are left: a circle ends here, too.
     steps: usize,
 }
 
@@ -160,7 +160,7 @@ impl<'a> Walk<'a, '_> {
     /// Of two operands goes to the one that is no constant.
     fn enter_data(&mut self, node: &'a NodeProto) {
         self.enter(node);
-        if self.wiring.weight_dims(self.name).is_some()
+        if self.wiring.weight_dims(self.name, &mut self.steps).is_some()
             && let Some(other) = node.input.get(1)
         {
             self.name = other;
@@ -168,12 +168,12 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// Classes of a classifier layer, from the shape of its weight.
-    fn width(&self, node: &NodeProto) -> Option<usize> {
+    fn width(&mut self, node: &NodeProto) -> Option<usize> {
         let weight = match node.op_type() {
             "QLinearMatMul" | "QLinearConv" | "QGemm" => node.input.get(3)?,
             _ => node.input.get(1)?,
         };
-        let dims = self.wiring.weight_dims(weight)?;
+        let dims = self.wiring.weight_dims(weight, &mut self.steps)?;
         let width = match (node.op_type(), &dims[..]) {
             ("Conv" | "ConvInteger" | "QLinearConv" | "FusedConv", [width, ..]) => width,
             ("Gemm" | "QGemm" | "FusedGemm", [rows, columns]) => {

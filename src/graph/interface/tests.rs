@@ -102,6 +102,35 @@ fn where_sides_are_free_the_first_operator_with_axes_tells() {
 }
 
 #[test]
+fn arithmetic_with_constants_before_the_first_layer_normalises() {
+    let normalises = |nodes: Vec<NodeProto>, dims: &[i64]| {
+        let mut model = model(17, nodes, Some(&[0, 3, 8, 8]), None);
+        model.graph.as_mut().unwrap().initializer.push(weight("mean", dims));
+        interface(&model).inputs[0].normalises
+    };
+    let conv = |from: &str| node("Conv", &[from, "kernel"], "y", &[]);
+    for op in ["Sub", "Div", "Mul", "Add"] {
+        for dims in [&[][..], &[1], &[3], &[1, 3, 1, 1], &[3, 1, 1]] {
+            let nodes = |inputs: [&str; 2]| {
+                vec![node("Shape", &["x"], "s", &[]), node("Cast", &["x"], "c", &[]), node(op, &inputs, "n", &[])]
+            };
+            assert!(normalises([nodes(["c", "mean"]), vec![conv("n")]].concat(), dims), "{op} {dims:?}");
+            assert!(normalises([nodes(["mean", "c"]), vec![conv("n")]].concat(), dims), "{op} {dims:?}");
+        }
+        // Another picture, or one value a pixel.
+        assert!(!normalises(vec![node(op, &["x", "x"], "n", &[]), conv("n")], &[3]));
+        assert!(!normalises(vec![node(op, &["x", "mean"], "n", &[]), conv("n")], &[1, 3, 8, 8]));
+    }
+    assert!(!normalises(vec![conv("x")], &[3]));
+    // The bias of a layer, and a batch norm in front.
+    assert!(!normalises(vec![node("Conv", &["x", "kernel"], "c", &[]), node("Add", &["c", "mean"], "y", &[])], &[3]));
+    let norm = node("BatchNormalization", &["x", "mean", "mean", "mean", "mean"], "n", &[]);
+    assert!(!normalises(vec![norm, conv("n")], &[3]));
+    let ring = vec![node("Identity", &["y"], "x", &[]), node("Identity", &["x"], "y", &[])];
+    assert!(!normalises(ring, &[3]));
+}
+
+#[test]
 fn an_output_is_a_row_if_only_one_dimension_counts() {
     let row = |dims: Option<&[i64]>| interface(&model(17, vec![], None, dims)).outputs[0].row;
     for dims in [&[0, 10][..], &[0, 10, 1, 1], &[0, 1, 1, 10], &[4, 10], &[10]] {
@@ -219,4 +248,35 @@ fn a_circle_ends_the_walk() {
     assert_eq!(ending_of(17, ring(), None).ending, Ending::Unknown { op: String::new() });
     let arithmetic = vec![node("Add", &["x", "c"], "c", &[]), node("Mul", &["c", "x"], "x", &[])];
     assert_eq!(channels_of(arithmetic, None), None);
+}
+
+/// A walk that costs as many steps as the graph has nodes, from each node again, would take hours here.
+#[test]
+fn large_graphs_take_no_longer_for_being_knotted() {
+    const NODES: usize = 100_000;
+    let chain = |op: &str, from: &str, prefix: &str, second: Option<&str>| -> Vec<NodeProto> {
+        let name = |at: usize| if at == 0 { from.to_owned() } else { format!("{prefix}{at}") };
+        let inputs = |at: usize| [second.map(str::to_owned), Some(name(at))].into_iter().flatten().collect::<Vec<_>>();
+        let node = |at| NodeProto { input: inputs(at), ..node(op, &[], &name(at + 1), &[]) };
+        (0..NODES).map(node).collect()
+    };
+    // Sums, each of which adds a constant that lies behind a long chain.
+    let mut sums = chain("Identity", "b", "i", None);
+    sums.push(node("Conv", &["x", "kernel"], "c", &[]));
+    sums.extend(chain("Add", "c", "a", Some(&format!("i{NODES}"))));
+    sums.push(node("Identity", &[&format!("a{NODES}")], "y", &[]));
+    assert_eq!(ending_of(17, sums, None).row, Row::Open);
+    // Many outputs at the end of a long chain.
+    let mut outputs = model(17, chain("Identity", "x", "i", None), None, None);
+    let graph = outputs.graph.as_mut().unwrap();
+    graph.output = (NODES - NODES / 10..NODES).map(|at| value(&format!("i{at}"), None)).collect();
+    assert_eq!(interface(&outputs).outputs.len(), NODES / 10);
+    // A value that one node reads often, and that another reads as often again.
+    let mut fan = vec![node("Add", &vec!["x"; NODES], "s", &[]), node("Foo", &vec!["s"; NODES], "y", &[])];
+    fan.extend(chain("Foo", "nothing", "n", None));
+    assert_eq!(channels_of(fan, None), None);
+    // A value that many nodes read, behind as many names.
+    let mut knots: Vec<_> = (0..NODES).map(|_| node("Identity", &["x"], "s", &[])).collect();
+    knots.extend((0..NODES).map(|_| node("Foo", &["s"], "y", &[])));
+    assert_eq!(channels_of(knots, None), None);
 }

@@ -43,6 +43,7 @@ struct Details<'a> {
     recipe_source: &'a str,
     classes: Vec<Class<'a>>,
     label_source: &'a str,
+    warnings: &'a [String],
     execution: Execution,
 }
 
@@ -149,6 +150,7 @@ fn details(engine: &Handle) -> Response {
         recipe_source: spec.recipe_source,
         classes,
         label_source: &spec.label_source,
+        warnings: &spec.warnings,
         execution: engine.execution(),
     };
     Json(details).into_response()

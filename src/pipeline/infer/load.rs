@@ -1,5 +1,5 @@
-//! Loads a model once a worker, after finding out by runs what its file alone cannot tell: whether a fixed batch can be
-//! made free, and whether scores of unknown meaning are probabilities.
+//! Loads a model once a worker, after finding out by runs what its file alone cannot tell: whether images share a batch
+//! without a trace, whether a fixed batch can be made free, and whether scores of unknown meaning are probabilities.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use prost::Message as _;
 
 use super::session::Graph;
 use super::signature::{BatchForm, BatchSupport, Contract, Element, Rows, Scores, ScoresSource, Signature};
-use super::{Batch, Environment, Infer as _, InferError, ModelSource, Provider, Session, SessionOptions};
+use super::trial::{Looks, alone, distance, finite, largest, looks, samples, together};
+use super::{Batch, Environment, InferError, ModelSource, Provider, Session, SessionOptions};
 use crate::graph::edit::{free_batch, relocate};
 use crate::graph::proto::ModelProto;
 use crate::graph::{self, ExternalFile, GraphError, OnnxFile, check_external};
-use crate::pipeline::types::{Sample, SampleShape};
+use crate::pipeline::types::SampleShape;
 
 /// What is loaded, and for whom.
 #[derive(Debug, Clone, Copy)]
@@ -44,8 +45,11 @@ impl Load<'_> {
     /// [`InferError`] if the model cannot be loaded, or its first runs fail.
     pub fn sessions(&self) -> Result<(Contract, Vec<Session>), InferError> {
         let source = Graph::Source(self.source);
-        let mut contract = Contract { signature: self.signature.clone(), batch: BatchSupport::Free };
+        let fixed = |images| BatchSupport::Fixed { images, why: String::new() };
+        let batch = self.signature.fixed_batch.map_or(BatchSupport::Free, fixed);
+        let mut contract = Contract { signature: self.signature.clone(), batch };
         let mut first = self.session(source, &contract)?;
+        self.answers_the_same_twice(&contract, &mut first)?;
         let (images, cause) = match self.signature.fixed_batch {
             Some(images) => (images, "the file fixes its batch".to_owned()),
             None => match self.first_batch(&contract, &mut first)? {
@@ -53,7 +57,7 @@ impl Load<'_> {
                 Err(cause) => (1, format!("the file says that its batch is free, and two images fail: {cause}")),
             },
         };
-        contract.batch = BatchSupport::Fixed { images, why: String::new() };
+        contract.batch = fixed(images);
         let why = match self.free(images, &contract, &mut first) {
             Ok(Freed { bytes, folder, session }) => {
                 tracing::info!(model = self.model, images, cause, "the batch was made free, and runs have proven it");
@@ -64,24 +68,43 @@ impl Load<'_> {
             Err(why) => why,
         };
         tracing::info!(model = self.model, images, cause, why, "the batch stays as it is");
+        let why = if self.signature.fixed_batch.is_some() { why } else { format!("{cause}; {why}") };
         contract.batch = BatchSupport::Fixed { images, why };
         self.settled(contract, first, source)
     }
 
+    /// Runs one image twice. A dropout that is still in training rolls dice for every answer.
+    fn answers_the_same_twice(&self, contract: &Contract, session: &mut Session) -> Result<(), InferError> {
+        let form = contract.batch_form(self.sample, 1);
+        let (mut batch, [sample, _]) = (Batch::new(form), samples(form, 1.0));
+        let mut scores = || finite(alone(session, &mut batch, &sample));
+        let (Some(once), Some(again)) = (scores()?, scores()?) else { return Ok(()) };
+        let off = distance(&once, &again);
+        if off <= self.tolerance() * largest(&once) {
+            return Ok(());
+        }
+        Err(InferError::Contract {
+            model: self.model.to_owned(),
+            found: format!("scores that are {off} off those of a first run with the same image"),
+            expected: "the same in every run; export the model for inference: in PyTorch call model.eval() first"
+                .to_owned(),
+        })
+    }
+
     /// Runs one image and then two, where the file says that any number will do. The outer error is that of one image.
-    fn first_batch(&self, contract: &Contract, session: &mut Session) -> Result<Result<(), InferError>, InferError> {
+    fn first_batch(&self, contract: &Contract, session: &mut Session) -> Result<Result<(), String>, InferError> {
         if self.images_max == 1 {
             return Ok(Ok(()));
         }
         let form = contract.batch_form(self.sample, 2);
-        let mut batch = Batch::new(form);
-        for sample in &samples(form, 1.0) {
-            batch.push(sample);
-            if let Err(error) = session.infer(&batch) {
-                return if batch.len() == 1 { Err(error) } else { Ok(Err(error)) };
-            }
-        }
-        Ok(Ok(()))
+        let (mut batch, samples) = (Batch::new(form), samples(form, 1.0));
+        let [first, second] = &samples;
+        let alone = [
+            finite(alone(session, &mut batch, first))?.unwrap_or_default(),
+            finite(alone(session, &mut batch, second))?.unwrap_or_default(),
+        ];
+        let rounding = self.tolerance() * alone.iter().map(|row| largest(row)).fold(0.0, f32::max);
+        Ok(together(session, &mut batch, &samples, 2, &alone, rounding))
     }
 
     fn session(&self, graph: Graph<'_>, contract: &Contract) -> Result<Session, InferError> {
@@ -96,36 +119,45 @@ impl Load<'_> {
         graph: Graph<'_>,
     ) -> Result<(Contract, Vec<Session>), InferError> {
         let asked = (contract.signature.output.scores, contract.signature.output.scores_source);
-        if asked == (Scores::Logits, ScoresSource::Assumed) && self.returns_probabilities(&contract, &mut first)? {
+        if asked == (Scores::Logits, ScoresSource::Assumed) {
+            let looks = looks(&mut first, contract.batch_form(self.sample, 1))?;
             let output = &mut contract.signature.output;
-            (output.scores, output.scores_source) = (Scores::Probabilities, ScoresSource::Run);
-            tracing::info!(
-                model = self.model,
-                output = output.name,
-                "the scores of two trial runs are not negative and sum to 1: they are served as probabilities"
-            );
+            match looks {
+                Looks::Distribution => {
+                    (output.scores, output.scores_source) = (Scores::Probabilities, ScoresSource::Run);
+                    tracing::info!(
+                        model = self.model,
+                        output = output.name,
+                        "the scores of two trial runs are not negative and sum to 1: they are served as probabilities"
+                    );
+                }
+                Looks::Shares => {
+                    return Err(InferError::Contract {
+                        model: self.model.to_owned(),
+                        found: format!(
+                            "output {:?}, which ends in no operator that tells what its values mean, and in two trial runs \
+                             they lie between 0 and 1 and do not sum to 1",
+                            output.name
+                        ),
+                        expected:
+                            "scores = \"multi_label_probabilities\" under [output] in residual.toml if each value is \
+                                   the probability of its class, or \"logits\" if they are raw scores"
+                                .to_owned(),
+                    });
+                }
+                Looks::Numbers => tracing::warn!(
+                    model = self.model,
+                    output = output.name,
+                    "nothing tells what the scores of the output mean: they are taken for logits, and softmax is applied; \
+                     say so with scores = \"logits\" under [output] in residual.toml, or what they are"
+                ),
+            }
         }
         let mut sessions = vec![first];
         for _ in 1..self.workers {
             sessions.push(self.session(graph, &contract)?);
         }
         Ok((contract, sessions))
-    }
-
-    /// Runs two samples and looks at the scores. A network that ends in softmax taken apart would get it twice, which
-    /// leaves the classes right and every score wrong.
-    fn returns_probabilities(&self, contract: &Contract, session: &mut Session) -> Result<bool, InferError> {
-        let form = contract.batch_form(self.sample, 1);
-        let mut batch = Batch::new(form);
-        for sample in &samples(form, 1.0) {
-            match alone(session, &mut batch, sample) {
-                Ok(row) if is_probabilities(&row) => {}
-                // Noise is no picture: what a network makes of it says nothing about what it makes of pictures.
-                Ok(_) | Err(InferError::NotFinite { .. }) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
     }
 
     /// The graph with a free batch, or why there is none. `original` is the judge.
@@ -166,7 +198,7 @@ impl Load<'_> {
             let [first, second] = &samples;
             let alone =
                 [alone(original, &mut batch, first).map_err(text)?, alone(original, &mut batch, second).map_err(text)?];
-            let scale = alone.iter().flatten().fold(0.0f32, |max, score| max.max(score.abs()));
+            let scale = largest(&alone[0]).max(largest(&alone[1]));
             // Rows that hardly differ cannot show that they were kept apart: the mean of two is off by half their
             // distance.
             if distance(&alone[0], &alone[1]) > 4.0 * tolerance * scale {
@@ -180,18 +212,7 @@ impl Load<'_> {
         let images_max = self.images_max.max(2);
         let mut batch = Batch::new(BatchForm { rows: Rows::UpTo(images_max), ..form });
         for len in [1, 2, images_max] {
-            batch.clear();
-            (0..len).for_each(|index| batch.push(&samples[index % 2]));
-            let together = freed.infer(&batch).map_err(text)?;
-            for index in 0..len {
-                let off = distance(together.row(index).map_err(text)?, &alone[index % 2]);
-                if off > rounding {
-                    return Err(format!(
-                        "in a batch of {len}, scores of image {index} are {off} off those it gets alone, where at most \
-                         {rounding} is rounding"
-                    ));
-                }
-            }
+            together(freed, &mut batch, &samples, len, &alone, rounding)?;
         }
         Ok(())
     }
@@ -231,45 +252,4 @@ fn gather(model: &mut ModelProto, files: Vec<ExternalFile>, path: &Path) -> Opti
     }
     relocate(model, |location| Some(files.get(location)?.file_name()?.to_str()?.to_owned()));
     Some(folder)
-}
-
-/// The scores of one sample that is alone in its batch.
-fn alone(session: &mut Session, batch: &mut Batch, sample: &Sample) -> Result<Vec<f32>, InferError> {
-    batch.clear();
-    batch.push(sample);
-    Ok(session.infer(batch)?.row(0)?.to_vec())
-}
-
-/// Two samples of noise, each with another bright channel so that averages differ as well. A `contrast` of 1 spans what
-/// normalised pictures do.
-fn samples(form: BatchForm, contrast: f32) -> [Sample; 2] {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    // Uniform in -0.5..0.5.
-    let mut noise = move || {
-        // xorshift64: Marsaglia, "Xorshift RNGs", 2003. Nothing depends on its quality.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    let plane = form.sample.len() / SampleShape::CHANNELS;
-    [0, 1].map(|bright| {
-        let values = (0..form.sample.len()).map(|at| {
-            let level = if at / plane == bright { 1.0 } else { -1.0 };
-            match form.element {
-                Element::U8 => (128.0 + contrast * (60.0 * level + 120.0 * noise())).round(),
-                Element::F16 | Element::Bf16 | Element::F32 | Element::F64 => contrast * (level + 2.0 * noise()),
-            }
-        });
-        Sample::new(form.sample, values.collect())
-    })
-}
-
-fn distance(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).fold(0.0, |max, (a, b)| max.max((a - b).abs()))
-}
-
-/// Logits that look like this by chance do not exist: of n free numbers, none negative and their sum 1 within rounding.
-fn is_probabilities(row: &[f32]) -> bool {
-    row.len() > 1 && row.iter().all(|&score| score >= 0.0) && (row.iter().sum::<f32>() - 1.0).abs() < 1e-3
 }

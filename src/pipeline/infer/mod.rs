@@ -11,6 +11,7 @@ mod provider;
 mod session;
 mod signature;
 mod tensors;
+mod trial;
 
 pub use environment::Environment;
 pub use layout::{Layout, LayoutRequest, layout};

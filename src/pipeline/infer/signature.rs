@@ -113,6 +113,17 @@ pub enum Scores {
     MultiLabelProbabilities,
 }
 
+impl Scores {
+    /// The classes of an image share one probability.
+    #[must_use]
+    pub fn sums_to_1(self) -> bool {
+        match self {
+            Self::Logits | Self::Probabilities | Self::LogProbabilities => true,
+            Self::MultiLabelLogits | Self::MultiLabelProbabilities => false,
+        }
+    }
+}
+
 /// Who says what the values mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

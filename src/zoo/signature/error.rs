@@ -56,6 +56,25 @@ pub enum SignatureError {
         /// The outputs that fit.
         found: String,
     },
+    /// Features, and nothing says that they are classes.
+    #[error(
+        "the graph has outputs {found} and no classifier; if one holds the classes, choose it with name = under [output] in \
+         residual.toml, or give labels, one a class"
+    )]
+    Features {
+        /// The outputs.
+        found: String,
+    },
+    /// One value, which softmax makes 1 whatever it is.
+    #[error(
+        "the graph has output {found}, one value an image, and softmax makes any one value 1; if it is a class that is there \
+         or not, set scores = \"multi_label_logits\" under [output] in residual.toml, or \"multi_label_probabilities\" if \
+         the graph applies the sigmoid"
+    )]
+    OneScore {
+        /// The output.
+        found: String,
+    },
     /// Nothing says how many classes there are.
     #[error("the graph has output {found}, and nothing tells the number of classes; give labels, one a class")]
     Classes {

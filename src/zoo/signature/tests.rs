@@ -9,7 +9,7 @@ fn tensor(name: &str, element: DataType, dims: &[usize]) -> Tensor {
 }
 
 fn image(dims: &[usize], channels: Option<ChannelAxis>) -> Input {
-    Input { tensor: tensor("image", DataType::Float, dims), channels }
+    Input { tensor: tensor("image", DataType::Float, dims), channels, normalises: false }
 }
 
 /// An output `[N, width]` of its own root.
@@ -58,7 +58,7 @@ fn scores_go_before_their_softmax_and_before_features_and_indices() {
         Output { tensor, ending: Ending::Indices, root: "index".to_owned(), row: Row::None }
     };
     let named = |name: &str, scores| (name.to_owned(), scores);
-    let softmax = || output_of("probabilities", 10, Ending::Softmax);
+    let softmax = || Output { root: "logits".to_owned(), ..output_of("probabilities", 10, Ending::Softmax) };
     let features = || output_of("features", 10, Ending::Features);
     assert_eq!(chosen(10, [indices(), features(), softmax(), scores("logits", 10)]), named("logits", Scores::Logits));
     assert_eq!(chosen(10, [features(), indices(), softmax()]), named("probabilities", Scores::Probabilities));
@@ -137,6 +137,62 @@ fn two_heads_are_a_choice_and_two_names_of_one_are_none() {
 }
 
 #[test]
+fn raw_scores_and_the_softmax_of_others_are_a_choice() {
+    for ending in [Ending::Softmax, Ending::LogSoftmax, Ending::Sigmoid] {
+        let outputs = || graph([scores("embedding", 128), output_of("probs", 10, ending.clone())]);
+        let text = decide(&outputs(), known(None)).unwrap_err();
+        assert!(text.contains("embedding: float [?, 128] (raw scores), probs: float [?, 10]"), "{text}");
+        for (labels, toml, expected) in [
+            (Some(10), "", "probs"),
+            (Some(128), "", "embedding"),
+            (None, "[output]\nname = \"probs\"", "probs"),
+            (None, "[output]\nname = \"embedding\"", "embedding"),
+        ] {
+            let output = signature(&outputs(), known(labels), &set(toml)).unwrap().output;
+            assert_eq!(output.name, expected, "{labels:?}, {toml}");
+        }
+    }
+    // As many classes each: labels do not decide.
+    let same = graph([scores("a", 10), output_of("b", 10, Ending::Softmax)]);
+    assert!(decide(&same, known(10)).unwrap_err().contains("that could hold the classes"));
+}
+
+#[test]
+fn one_value_is_no_softmax() {
+    let with = |ending, labels: Option<usize>, toml: &str| {
+        signature(&graph([output_of("y", 1, ending)]), known(labels), &set(toml)).map(|made| made.output.scores)
+    };
+    for ending in [Ending::Scores, Ending::Softmax, Ending::LogSoftmax, Ending::Unknown { op: "Exp".to_owned() }] {
+        for labels in [None, Some(1)] {
+            let text = with(ending.clone(), labels, "").unwrap_err().to_string();
+            assert!(text.contains("y: float [?, 1]"), "{text}");
+            assert!(text.contains("set scores = \"multi_label_logits\" under [output]"), "{text}");
+        }
+    }
+    let told = with(Ending::Scores, None, "[output]\nscores = \"multi_label_logits\"");
+    assert_eq!(told, Ok(Scores::MultiLabelLogits));
+    assert_eq!(with(Ending::Sigmoid, None, ""), Ok(Scores::MultiLabelProbabilities));
+    let multi = Known { multi_label: true, ..known(1) };
+    assert_eq!(decide(&graph([scores("y", 1)]), multi).unwrap().output.scores, Scores::MultiLabelLogits);
+    // A background beside the one class takes the rest of the probability.
+    let pair = signature(&graph([scores("y", 2)]), known(1), &set("[output]\nbackground = true")).unwrap();
+    assert_eq!((pair.output.classes, pair.output.scores), (1, Scores::Logits));
+}
+
+#[test]
+fn features_are_no_classes_unless_somebody_says_so() {
+    let features = |width| graph([output_of("pooled", width, Ending::Features)]);
+    let text = decide(&features(2048), known(None)).unwrap_err();
+    assert!(text.starts_with("the graph has outputs pooled: float [?, 2048] (features) and no classifier"), "{text}");
+    assert!(decide(&features(2048), known(2048)).is_ok());
+    for toml in ["[output]\nname = \"pooled\"", "[output]\nscores = \"logits\""] {
+        assert!(signature(&features(2048), known(None), &set(toml)).is_ok(), "{toml}");
+    }
+    // SqueezeNet pools the scores of its last convolution behind a ReLU.
+    assert_eq!(decide(&features(1000), known(None)).unwrap().output.classes, 1000);
+}
+
+#[test]
 fn an_output_of_unknown_width_takes_that_of_the_labels() {
     let open = graph([scores("y", 0)]);
     assert_eq!(decide(&open, known(7)).unwrap().output.classes, 7);
@@ -193,7 +249,7 @@ fn the_input_is_a_batch_of_images_that_the_recipe_prepares() {
         (image(&[3, 224, 200], None), "a batch of images"),
         (image(&[1025, 3, 224, 200], first), "at most 1024 images"),
         (
-            Input { tensor: tensor("tokens", DataType::Int64, &[0, 3, 224, 200]), channels: first },
+            Input { tensor: tensor("tokens", DataType::Int64, &[0, 3, 224, 200]), channels: first, normalises: false },
             "tokens: int64 [?, 3, 224, 200]",
         ),
     ] {
