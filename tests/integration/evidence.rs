@@ -78,6 +78,15 @@ async fn labels_are_taken_from_the_strongest_voice_and_say_which() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_setting_that_the_scores_contradict_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = bare(folder.path());
+    fs::write(folder.path().join("residual.toml"), "[output]\nscores = \"probabilities\"\n").unwrap();
+    let text = refusal(Path::new(&model)).await;
+    assert!(text.contains("values outside of 0..=1") && text.contains("write \"logits\""), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_graph_without_labels_and_with_1000_classes_knows_imagenet() {
     let folder = tempfile::tempdir().unwrap();
     crate::synth::synth(folder.path(), &["resnet18", "--size", "32"]);

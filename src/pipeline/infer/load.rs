@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use prost::Message as _;
 
 use super::session::Graph;
@@ -153,11 +152,31 @@ impl Load<'_> {
                 ),
             }
         }
+        self.agrees_with_its_setting(&contract, &mut first)?;
         let mut sessions = vec![first];
         for _ in 1..self.workers {
             sessions.push(self.session(graph, &contract)?);
         }
         Ok((contract, sessions))
+    }
+
+    /// Somebody who says that scores are probabilities can be wrong; numbers outside of 0..=1 would go out as such.
+    fn agrees_with_its_setting(&self, contract: &Contract, session: &mut Session) -> Result<(), InferError> {
+        let output = &contract.signature.output;
+        let claimed = matches!(output.scores, Scores::Probabilities | Scores::MultiLabelProbabilities);
+        if output.scores_source != ScoresSource::Setting || !claimed {
+            return Ok(());
+        }
+        match looks(session, contract.batch_form(self.sample, 1))? {
+            Looks::Distribution | Looks::Shares => Ok(()),
+            Looks::Numbers => Err(InferError::Contract {
+                model: self.model.to_owned(),
+                found: format!("values outside of 0..=1 in output {:?}, in a trial run", output.name),
+                expected: "probabilities, as scores = under [output] in residual.toml says; write \"logits\" or \
+                           \"multi_label_logits\" for raw scores"
+                    .to_owned(),
+            }),
+        }
     }
 
     /// The graph with a free batch, or why there is none. `original` is the judge.
@@ -167,7 +186,7 @@ impl Load<'_> {
             return Err("no larger batch is asked for".to_owned());
         }
         let model = match self.source {
-            ModelSource::Memory(bytes) => graph::decode(Bytes::copy_from_slice(bytes)),
+            ModelSource::Memory(bytes) => graph::decode(bytes.clone()),
             ModelSource::File(path) => OnnxFile::open(path).map(|file| file.model),
         }
         .map_err(text)?;
