@@ -96,7 +96,7 @@ def test_timm(name, tmp_path):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["architecture"] == name
     assert f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters" in result.stdout
     # The recipe is in config.json; all that is wrong with it is the size asked for here.
-    assert "will be assumed" not in result.stderr and "the graph takes 75 pixels" in result.stderr, result.stderr
+    assert "will be assumed" not in result.stderr and "the graph takes 75x75" in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize(
