@@ -20,10 +20,10 @@ use crate::config::{
 use crate::http::{self, App, Drained, HttpLimits};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
-use crate::pipeline::batch::BatchLimits;
+use crate::pipeline::batch;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
-use crate::pipeline::infer::{Environment, Layout, LayoutRequest, Provider, layout};
+use crate::pipeline::infer::{Environment, GpuOptions, InferError, LayoutRequest, Provider, ProviderChoice};
 use crate::pipeline::{Engine, EngineOptions, PreparePool};
 use crate::runtime::{self, Flavour, Found, Search};
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
@@ -49,7 +49,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let cores = machine::cores();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.usable.clamp(1, ASYNC_THREADS_MAX))
-        .max_blocking_threads(layout_of(&settings.batch, cores).decode_threads + SPARE_BLOCKING_THREADS)
+        .max_blocking_threads(decode_threads(&settings.batch, cores) + SPARE_BLOCKING_THREADS)
         .enable_all()
         .build()
         .context("start the async runtime")?;
@@ -109,9 +109,9 @@ impl Server {
             format!("listen on {host} port {http_port}; choose another with --host and --http-port")
         })?;
         let address = listener.local_addr().context("read the listener's address")?;
-        let layout = layout_of(&settings.batch, machine::cores());
+        let threads = decode_threads(&settings.batch, machine::cores());
         let (metrics, lifecycle, models) = (Metrics::new(), Lifecycle::new(), Models::default());
-        let pool = prepare_pool(&settings.image, layout);
+        let pool = prepare_pool(&settings.image, threads);
         let limits = http_limits(&settings.http);
         let app = App::new(models.clone(), limits, pool.clone(), lifecycle.phases(), metrics.clone());
         let grace = *settings.http.drain_grace;
@@ -134,7 +134,7 @@ impl Server {
             let mut decided = None;
             models.begin::<anyhow::Error>(source_of(&settings.models), || {
                 let ready = ready_runtime(&settings.runtime)?;
-                let starter = starter(&ready, &settings.batch, pool, metrics);
+                let starter = starter(&ready, &settings.runtime, &settings.batch, pool, metrics);
                 decided = Some(ready);
                 Ok(starter)
             })?;
@@ -142,7 +142,7 @@ impl Server {
         };
         let ready = tokio::task::spawn_blocking(load).await.context("load the models")??;
         self.lifecycle.advance(Phase::Ready);
-        let story = Story::new(self.address, &self.models.ready(), &ready.found, ready.why, started.elapsed());
+        let story = Story::new(self.address, &self.models.ready(), &ready.found, started.elapsed());
         story.log(self.settings.log.log_format);
         Ok(())
     }
@@ -228,30 +228,51 @@ pub fn engine(
     image: &ImageSettings,
 ) -> anyhow::Result<Engine> {
     let opened = zoo::open_newest(model, choices)?;
-    let pool = prepare_pool(image, layout_of(batch, machine::cores()));
-    Ok(starter(&ready_runtime(runtime)?, batch, pool, Metrics::new()).start(opened)?)
+    let pool = prepare_pool(image, decode_threads(batch, machine::cores()));
+    Ok(starter(&ready_runtime(runtime)?, runtime, batch, pool, Metrics::new()).start(opened)?)
 }
 
-/// The loaded runtime, and what was decided on the way to it.
+/// The loaded runtime, and where it was found.
 struct Ready {
     environment: Environment,
-    provider: Provider,
     found: Found,
-    why: &'static str,
 }
 
 fn ready_runtime(settings: &RuntimeSettings) -> anyhow::Result<Ready> {
-    let (provider, why) = settings.provider.resolve();
-    let found = runtime::find_or_install(&search(settings, provider), &|line| tracing::info!("{line}"))?;
-    let environment = Environment::load(&found.library, found.provider_plugin.as_deref())?;
-    Ok(Ready { environment, provider, found, why })
+    let found = runtime::find_or_install(&search(settings), &|line| tracing::info!("{line}"))?;
+    let environment = match Environment::load(&found.library, found.provider_plugin.as_deref()) {
+        Err(error @ InferError::Provider { .. }) if settings.provider == ProviderChoice::Auto => {
+            tracing::warn!("auto: {error}");
+            Environment::load(&found.library, None)?
+        }
+        loaded => loaded?,
+    };
+    Ok(Ready { environment, found })
 }
 
-fn starter(ready: &Ready, batch: &BatchSettings, pool: PreparePool, metrics: Metrics) -> Starter {
+fn starter(
+    ready: &Ready,
+    runtime: &RuntimeSettings,
+    batch: &BatchSettings,
+    pool: PreparePool,
+    metrics: Metrics,
+) -> Starter {
     let options = EngineOptions {
-        provider: ready.provider,
-        layout: layout_of(batch, machine::cores()),
-        batch: BatchLimits { images_max: batch.batch_images_max, delay: *batch.batch_delay },
+        provider: runtime.provider,
+        precision: runtime.precision,
+        gpu: GpuOptions {
+            device: runtime.device,
+            cudnn_search: runtime.cudnn_search,
+            engine_cache: Search::from_environment().cache_dir.map(|cache| cache.join("tensorrt")),
+        },
+        cores: batch::Cores::new(machine::cores().usable),
+        layout: LayoutRequest {
+            instances: batch.instances,
+            intra_op_threads: batch.intra_op_threads,
+            decode_threads: batch.decode_threads,
+        },
+        batch_images_max: batch.batch_images_max,
+        batch_delay: *batch.batch_delay,
         queue_images_max: batch.queue_images_max,
     };
     Starter { environment: ready.environment.clone(), options, pool, metrics }
@@ -267,34 +288,37 @@ fn source_of(settings: &ModelSettings) -> Source {
 }
 
 /// The environment's search for the runtime library, with the settings laid over it.
-fn search(settings: &RuntimeSettings, provider: Provider) -> Search {
+fn search(settings: &RuntimeSettings) -> Search {
     let environment = Search::from_environment();
-    Search {
-        ort_lib: settings.ort_lib.clone().or(environment.ort_lib),
-        flavour: flavour(provider),
-        offline: settings.offline,
-        ..environment
-    }
-}
-
-fn flavour(provider: Provider) -> Flavour {
-    match provider {
-        Provider::Cpu => Flavour::Cpu,
-        Provider::Openvino => Flavour::Openvino,
-        Provider::Cuda | Provider::Tensorrt => Flavour::Cuda,
-    }
-}
-
-fn layout_of(batch: &BatchSettings, cores: Cores) -> Layout {
-    let request = LayoutRequest {
-        workers: batch.workers,
-        intra_op_threads: batch.intra_op_threads,
-        decode_threads: batch.decode_threads,
+    let search =
+        Search { ort_lib: settings.ort_lib.clone().or(environment.ort_lib), offline: settings.offline, ..environment };
+    let flavour = match settings.provider {
+        ProviderChoice::Named(Provider::Cpu) => Flavour::Cpu,
+        ProviderChoice::Named(Provider::Openvino) => Flavour::Openvino,
+        ProviderChoice::Named(Provider::Cuda | Provider::Tensorrt) => Flavour::Cuda,
+        ProviderChoice::Auto => fastest_installed(&search),
     };
-    layout(cores.usable, request)
+    Search { flavour, ..search }
 }
 
-fn prepare_pool(image: &ImageSettings, layout: Layout) -> PreparePool {
+/// What `auto` has to choose from: whatever was installed beside the CPU library. Damaged files are no reason not to start.
+fn fastest_installed(search: &Search) -> Flavour {
+    match runtime::openvino_plugin(search) {
+        Ok(Some(_)) => Flavour::Openvino,
+        Ok(None) => Flavour::Cpu,
+        Err(error) => {
+            tracing::warn!("auto: OpenVINO is left out: {error}");
+            Flavour::Cpu
+        }
+    }
+}
+
+/// Decodes at the same time; the same for all models, whatever their provider.
+fn decode_threads(batch: &BatchSettings, cores: Cores) -> usize {
+    batch.decode_threads.unwrap_or(cores.usable).max(1)
+}
+
+fn prepare_pool(image: &ImageSettings, threads: usize) -> PreparePool {
     let options = DecodeOptions {
         exif_orientation: match image.exif_orientation {
             ExifSetting::Apply => ExifOrientation::Apply,
@@ -306,7 +330,7 @@ fn prepare_pool(image: &ImageSettings, layout: Layout) -> PreparePool {
             pixels_max: image.image_pixels_max,
         },
     };
-    PreparePool::new(layout.decode_threads, Arc::new(MemoryBudget::new(image.decode_memory_max.as_u64())), options)
+    PreparePool::new(threads, Arc::new(MemoryBudget::new(image.decode_memory_max.as_u64())), options)
 }
 
 fn http_limits(http: &HttpSettings) -> HttpLimits {

@@ -184,7 +184,8 @@ async fn classify_all(
     args: &ClassifyArgs,
 ) -> std::io::Result<usize> {
     let top_k = args.top_k.min(engine.spec().labels.len());
-    let at_once = engine.execution().queue_images_max.min(args.batch.batch_images_max * 4);
+    let execution = engine.execution();
+    let at_once = execution.queue_images_max.min(execution.batch_images_max * execution.layout.runs_max() * 2);
     let progress = progress_bar(images.len(), args.json);
     let mut outcomes = stream::iter(images)
         .map(|found| async move {

@@ -29,10 +29,7 @@ pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Images that wait for a worker, in preparation or prepared. Above it requests get 503 at once.
 pub const QUEUE_IMAGES_MAX: usize = 256;
-/// Images in one batch. On CPUs a batch spares little beyond what several threads give, so a small one keeps latency low; a
-/// GPU wants more.
-pub const BATCH_IMAGES_MAX: usize = 8;
-/// How long a batch waits for company while a worker is idle.
+/// How long a batch waits for company while cores are free.
 pub const BATCH_DELAY: Duration = Duration::ZERO;
 /// Width of an image in pixels.
 pub const IMAGE_WIDTH_MAX: u32 = DecodeLimits::DEFAULT.width_max;

@@ -14,7 +14,7 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValuePars
 use clap::{Args, ValueEnum};
 use humantime::Duration as Time;
 
-use crate::pipeline::infer::ProviderChoice;
+use crate::pipeline::infer::{CudnnSearch, PrecisionChoice, ProviderChoice};
 use crate::zoo::{PresetChoice, Wanted};
 
 /// Everything `residual serve` can be told.
@@ -128,10 +128,26 @@ pub struct ModelSettings {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Runtime")]
 pub struct RuntimeSettings {
-    /// Execution provider. One that is named and not there is an error, never a silent fallback.
+    /// Execution provider. auto takes the fastest that is installed and gives the classes that the CPU provider gives; one
+    /// that is named and not there is an error, never a silent fallback.
     #[arg(long, env = "RESIDUAL_PROVIDER", value_name = "NAME", default_value = "auto",
           value_parser = PossibleValuesParser::new(ProviderChoice::NAMES).try_map(|name| name.parse::<ProviderChoice>()))]
     pub provider: ProviderChoice,
+
+    /// What the provider multiplies in. auto is f32 on cpu, what the processor is fastest in on openvino, tf32 on GPUs; one
+    /// that is named and not there is an error.
+    #[arg(long, env = "RESIDUAL_PRECISION", value_name = "NAME", default_value = "auto",
+          value_parser = PossibleValuesParser::new(PrecisionChoice::NAMES).try_map(|name| name.parse::<PrecisionChoice>()))]
+    pub precision: PrecisionChoice,
+
+    /// Which GPU, as nvidia-smi counts them.
+    #[arg(long, env = "RESIDUAL_DEVICE", value_name = "N", default_value_t = 0)]
+    pub device: u32,
+
+    /// How the CUDA provider finds the fastest convolution for each batch size: exhaustive tries all, which takes seconds at
+    /// the start for each.
+    #[arg(long, env = "RESIDUAL_CUDNN_SEARCH", value_name = "MODE", default_value = "heuristic")]
+    pub cudnn_search: CudnnSearch,
 
     /// ONNX Runtime library to load, instead of looking for one. Without it, ORT_DYLIB_PATH is looked at first.
     #[arg(long, env = "RESIDUAL_ORT_LIB", value_name = "FILE")]
@@ -150,19 +166,20 @@ pub struct BatchSettings {
     #[arg(long, env = "RESIDUAL_QUEUE_IMAGES_MAX", value_name = "N", default_value_t = limits::QUEUE_IMAGES_MAX, value_parser = count(1, 1_000_000))]
     pub queue_images_max: usize,
 
-    /// Images in one batch, at most. Raise it on a GPU.
-    #[arg(long, env = "RESIDUAL_BATCH_IMAGES_MAX", value_name = "N", default_value_t = limits::BATCH_IMAGES_MAX, value_parser = count(1, 1024))]
-    pub batch_images_max: usize,
+    /// Images in one batch, at most. Default: 4 on cpu, 8 on openvino, 32 on GPUs.
+    #[arg(long, env = "RESIDUAL_BATCH_IMAGES_MAX", value_name = "N", value_parser = count(1, 1024))]
+    pub batch_images_max: Option<usize>,
 
-    /// How long an image waits for company while a worker is idle. 0s never waits: batches form while workers are busy.
+    /// How long an image waits for company while cores are free. 0s never waits: batches form while cores are busy.
     #[arg(long, env = "RESIDUAL_BATCH_DELAY", value_name = "TIME", default_value_t = limits::BATCH_DELAY.into(), value_parser = duration)]
     pub batch_delay: Time,
 
-    /// Worker threads, each with its own session. Default: two, if there are two cores.
-    #[arg(long, env = "RESIDUAL_WORKERS", value_name = "N", value_parser = count(1, 256))]
-    pub workers: Option<usize>,
+    /// Instances of each model. Default: as the load asks, from one with all cores to one for each core; two streams on a
+    /// GPU.
+    #[arg(long, env = "RESIDUAL_INSTANCES", value_name = "N", value_parser = count(1, 256))]
+    pub instances: Option<usize>,
 
-    /// ONNX Runtime threads in each worker. Default: the cores divided by the workers.
+    /// ONNX Runtime threads inside one run of an instance. Default: as the load asks, or the cores divided by --instances.
     #[arg(long, env = "RESIDUAL_INTRA_OP_THREADS", value_name = "N", value_parser = count(1, 256))]
     pub intra_op_threads: Option<usize>,
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::{Handle, Models, Source, Starter};
+use crate::pipeline::Engine;
 use crate::pipeline::infer::InferError;
+use crate::telemetry::ModelInfo;
 use crate::zoo::{self, Fingerprint, Found, Opened, ZooError};
 
 /// Why a model is not served.
@@ -116,7 +118,18 @@ pub(super) fn start(
     if tried.again(found) != tried.seen {
         return Err(LoadError::ChangedMeanwhile);
     }
-    let (spec, provider) = (engine.spec(), engine.execution().provider.name());
-    starter.metrics.model_info(&spec.name, &spec.version, provider, &spec.sha256);
+    starter.metrics.model_info(info(&engine));
     Ok(Handle::new(engine, models.0.retired.clone()))
+}
+
+/// What metrics announce of an engine.
+pub(super) fn info(engine: &Engine) -> ModelInfo<'_> {
+    let (spec, execution) = (engine.spec(), engine.execution());
+    ModelInfo {
+        model: &spec.name,
+        version: &spec.version,
+        provider: execution.provider.name(),
+        precision: execution.precision.name(),
+        sha256: &spec.sha256,
+    }
 }

@@ -64,6 +64,6 @@ impl Starter {
             tracing::info!("model {} version {}: {note}", spec.name, spec.version);
         }
         let metrics = self.metrics.model(&spec.name, &spec.version);
-        Engine::start(&self.environment, spec, &source, self.options, self.pool.clone(), metrics)
+        Engine::start(&self.environment, spec, &source, &self.options, self.pool.clone(), metrics)
     }
 }

@@ -224,13 +224,7 @@ impl Work {
         let same = |other: &&Handle| other.spec().name == spec.name && other.spec().version == spec.version;
         match rows.iter().find(same) {
             Some(now) if now.is(old) || now.spec().sha256 == spec.sha256 => {}
-            other => self.starter.metrics.forget_model(
-                &spec.name,
-                &spec.version,
-                old.execution().provider.name(),
-                &spec.sha256,
-                other.is_none(),
-            ),
+            other => self.starter.metrics.forget_model(load::info(old), other.is_none()),
         }
     }
 

@@ -2,23 +2,25 @@
 //! strings them together.
 
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::batch::{self, Answer, Answering, BatchError, BatchLimits, Job, Place, Queue};
+use super::batch::{self, Answer, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Queue};
+use super::choose::{Chooser, Chosen};
 use super::error::ClassifyError;
 use super::infer::{
-    Batch, BatchForm, Contract, Element, Environment, Infer as _, InferError, Layout, Load, ModelSource, Provider,
-    Session, SessionOptions, Signature,
+    Batch, BatchForm, Contract, Element, Environment, GpuOptions, Infer as _, InferError, InstanceGroup, Instances,
+    Layout, LayoutRequest, ModelSource, OneImage, Placement, Precision, PrecisionChoice, Provider, ProviderChoice,
+    Session, Signature,
 };
 use super::postprocess::Labels;
 use super::prepare::PreparePool;
 use super::preprocess::{Recipe, RecipeSteps};
+use super::proof::Agreement;
 use super::types::{Sample, SampleShape};
 use crate::graph::Summary;
 use crate::telemetry::ModelMetrics;
@@ -54,15 +56,23 @@ pub struct ModelSpec {
     pub notes: Vec<String>,
 }
 
-/// How a model is run.
-#[derive(Debug, Clone, Copy)]
+/// How models are run.
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// The execution provider.
-    pub provider: Provider,
-    /// Threads of each stage.
-    pub layout: Layout,
-    /// Bounds of a batch.
-    pub batch: BatchLimits,
+    pub provider: ProviderChoice,
+    /// What it multiplies in.
+    pub precision: PrecisionChoice,
+    /// Settings of GPUs.
+    pub gpu: GpuOptions,
+    /// Cores for the layout of each model; all models share them.
+    pub cores: Cores,
+    /// What the settings say about instances and threads.
+    pub layout: LayoutRequest,
+    /// Images in one batch, at most; none leaves it to the provider.
+    pub batch_images_max: Option<usize>,
+    /// How long an image waits for company while cores are free.
+    pub batch_delay: Duration,
     /// Places in the queue.
     pub queue_images_max: usize,
 }
@@ -81,35 +91,50 @@ pub struct Ask {
 pub struct Engine {
     spec: Arc<ModelSpec>,
     contract: Contract,
-    options: EngineOptions,
+    execution: Execution,
     pool: PreparePool,
-    queue: Arc<Queue<Job>>,
+    queue: Arc<ModelQueue>,
     metrics: ModelMetrics,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// How the warm-up of one worker went.
-type Warmed = Result<(), InferError>;
+/// The images of one model and the instances that compute them.
+type ModelQueue = Queue<Job, Box<Lane<Session>>>;
 
-/// The way a model runs, as metadata shows it.
+/// The way a model runs, as the runtime tells it and as metadata shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Execution {
     /// The execution provider in use.
     pub provider: Provider,
-    /// Threads of each stage.
+    /// Why this one.
+    pub provider_reason: String,
+    /// What it multiplies in.
+    pub precision: Precision,
+    /// How its answers compare with those of the CPU provider in f32, where nobody named the provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
+    /// Nodes of the graph by the provider that computes them, as the runtime tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Instances and threads of each stage.
     #[serde(flatten)]
     pub layout: Layout,
+    /// How long one image took with each number of threads, where the layout was chosen by it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub one_image: Vec<OneImage>,
+    /// The instances use one copy of the weights.
+    pub shared_weights: bool,
     /// Images in one batch, at most.
     pub batch_images_max: usize,
-    /// How long an image waits for company while a worker is idle, in milliseconds.
+    /// How long an image waits for company while cores are free, in milliseconds.
     pub batch_delay_ms: f64,
     /// Images that may wait.
     pub queue_images_max: usize,
 }
 
 impl Engine {
-    /// Loads the model into one session a worker, runs each once with a single image and once with a full batch, and
-    /// returns when all are warm. Blocks; call it where blocking is allowed.
+    /// Chooses the provider, loads the model into its instances, runs each once with every size of batch that it will
+    /// have to be fast at, and returns when all are warm. Blocks; call it where blocking is allowed.
     ///
     /// A graph that takes bytes normalises pixels itself, so of such a model's recipe only the geometry is kept: rescale,
     /// mean and std become those that change nothing.
@@ -120,7 +145,7 @@ impl Engine {
         environment: &Environment,
         mut spec: ModelSpec,
         source: &ModelSource,
-        mut options: EngineOptions,
+        options: &EngineOptions,
         pool: PreparePool,
         metrics: ModelMetrics,
     ) -> Result<Self, InferError> {
@@ -132,46 +157,43 @@ impl Engine {
             );
         }
         let spec = Arc::new(spec);
-        let (contract, sessions) = Load {
-            environment,
-            model: &spec.name,
-            source,
-            signature: &spec.signature,
-            sample: spec.sample_shape,
-            options: SessionOptions { provider: options.provider, intra_op_threads: options.layout.intra_op_threads },
-            images_max: options.batch.images_max,
-            workers: options.layout.workers,
-        }
-        .sessions()?;
-        options.batch.images_max = contract.images_max(options.batch.images_max);
-        let queue = Arc::new(Queue::new(options.queue_images_max, options.batch));
+        let chosen = Chooser::new(environment, &spec, source, options).choose()?;
+        let Chosen { provider, precision, why, agreement, layout, images_max, contract, instances } = chosen;
+        let form = contract.batch_form(spec.sample_shape, images_max);
+        let Instances { groups, one_image, placement, shared_weights } = instances;
+        let groups = warm_up(groups, form, provider)?;
+        let limits = BatchLimits { images_max, delay: options.batch_delay };
+        let cores = cores_for(provider, &layout, options);
+        let queue = Queue::new(options.queue_images_max, limits, &cores, groups);
+        let execution = Execution {
+            provider,
+            provider_reason: why,
+            precision,
+            agreement,
+            placement,
+            layout,
+            one_image,
+            shared_weights,
+            batch_images_max: images_max,
+            batch_delay_ms: options.batch_delay.as_secs_f64() * 1e3,
+            queue_images_max: options.queue_images_max,
+        };
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
-        let mut engine = Self { spec, contract, options, pool, queue, metrics, workers: Vec::new() };
-        let (warm, warmed) = mpsc::channel();
-        for (index, session) in sessions.into_iter().enumerate() {
-            engine.start_worker(index, session, warm.clone())?;
-        }
-        drop(warm);
-        for _ in 0..engine.workers.len() {
-            // A worker that is gone without a word has panicked.
-            warmed.recv().unwrap_or(Err(InferError::Panicked))?;
+        let mut engine = Self { spec, contract, execution, pool, queue, metrics, workers: Vec::new() };
+        for index in 0..engine.execution.layout.runs_max() {
+            engine.start_worker(index)?;
         }
         Ok(engine)
     }
 
-    /// Starts one worker, which reports to `warm` and then serves the queue.
-    fn start_worker(&mut self, index: usize, session: Session, warm: Sender<Warmed>) -> Result<(), InferError> {
+    /// Starts one worker, which serves the queue until that is closed.
+    fn start_worker(&mut self, index: usize) -> Result<(), InferError> {
         let (queue, spec, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.spec), self.metrics.clone());
-        let images_max = self.options.batch.images_max;
-        let form = self.contract.batch_form(self.spec.sample_shape, images_max);
         let reading = self.contract.signature.output.reading();
         // Joined when the engine is dropped; the closed queue is its stop.
         let worker = std::thread::Builder::new()
             .name(format!("infer-{index}"))
-            .spawn(move || {
-                let answering = Answering { reading, labels: &spec.labels };
-                run_worker(session, &queue, form, images_max, answering, &metrics, warm);
-            })
+            .spawn(move || batch::work(&queue, Answering { reading, labels: &spec.labels }, &metrics))
             .map_err(|error| InferError::Model {
                 model: self.spec.name.clone(),
                 cause: format!("start a thread: {error}"),
@@ -194,14 +216,8 @@ impl Engine {
 
     /// How the model runs.
     #[must_use]
-    pub fn execution(&self) -> Execution {
-        Execution {
-            provider: self.options.provider,
-            layout: self.options.layout,
-            batch_images_max: self.options.batch.images_max,
-            batch_delay_ms: self.options.batch.delay.as_secs_f64() * 1e3,
-            queue_images_max: self.options.queue_images_max,
-        }
+    pub fn execution(&self) -> &Execution {
+        &self.execution
     }
 
     /// Brings the gauges up to date. Called when metrics are asked for: workers and preparers would race to set them.
@@ -285,33 +301,41 @@ fn pixels_as_they_are(recipe: &Recipe) -> Recipe {
     Recipe::new(steps).expect("the geometry was checked before, and these numbers are valid")
 }
 
-fn run_worker(
-    mut session: Session,
-    queue: &Queue<Job>,
-    form: BatchForm,
-    images_max: usize,
-    answering: Answering<'_>,
-    metrics: &ModelMetrics,
-    warm: Sender<Warmed>,
-) {
-    let mut batch = Batch::new(form);
-    let result = warm_up(&mut session, &mut batch, form.sample, images_max);
-    let failed = result.is_err();
-    // The engine may have given up already; then the queue is closed and this thread ends below.
-    let _ = warm.send(result);
-    drop(warm);
-    if !failed {
-        batch::work(queue, &mut session, batch, answering, metrics);
+/// The cores that a model's runs take. Models share those of the machine; runs on a GPU take none of them, and whoever sets
+/// instances or threads by hand has divided the machine already.
+fn cores_for(provider: Provider, layout: &Layout, options: &EngineOptions) -> Cores {
+    if options.layout.is_elastic() && !provider.is_gpu() {
+        return options.cores.clone();
     }
+    let taken = layout.instance_groups.iter().map(|group| group.instances * group.intra_op_threads);
+    Cores::new(taken.max().unwrap_or(1))
 }
 
-/// Runs a single image and a full batch, so that the first request pays for no allocation and no kernel choice.
-fn warm_up(session: &mut Session, batch: &mut Batch, shape: SampleShape, images_max: usize) -> Warmed {
-    let sample = Sample::new(shape, vec![0.0; shape.len()]);
-    for len in [1, images_max] {
-        batch.clear();
-        (0..len).for_each(|_| batch.push(&sample));
-        session.infer(batch)?.row(0)?;
-    }
-    Ok(())
+/// Runs every instance with the sizes of batch that it must know, the instances of a group beside each other, so that the
+/// first request pays for no allocation and no choice of a kernel.
+fn warm_up(
+    groups: Vec<(InstanceGroup, Vec<Session>)>,
+    form: BatchForm,
+    provider: Provider,
+) -> Result<Vec<batch::Instances<Box<Lane<Session>>>>, InferError> {
+    let warm = |mut session: Session| {
+        let mut batch = Batch::new(form);
+        let sample = Sample::new(form.sample, vec![0.0; form.sample.len()]);
+        for len in form.rows.sizes(provider) {
+            batch.clear();
+            (0..len).for_each(|_| batch.push(&sample));
+            session.infer(&batch)?.row(0)?;
+        }
+        Ok(Box::new(Lane { model: session, batch }))
+    };
+    groups
+        .into_iter()
+        .map(|(group, sessions)| {
+            let all: Result<Vec<_>, InferError> = std::thread::scope(|scope| {
+                let threads: Vec<_> = sessions.into_iter().map(|session| scope.spawn(|| warm(session))).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap_or(Err(InferError::Panicked))).collect()
+            });
+            Ok(batch::Instances { cores: group.intra_op_threads, all: all? })
+        })
+        .collect()
 }

@@ -5,6 +5,7 @@
 //! for one model. HTTP, settings and model directories are other people's business.
 
 pub mod batch;
+mod choose;
 pub mod decode;
 pub mod engine;
 pub mod error;
@@ -12,9 +13,10 @@ pub mod infer;
 pub mod postprocess;
 pub mod prepare;
 pub mod preprocess;
+pub mod proof;
 pub mod types;
 
-pub use engine::{Ask, Engine, EngineOptions, ModelSpec};
+pub use engine::{Ask, Engine, EngineOptions, Execution, ModelSpec};
 pub use error::{ClassifyError, Failure};
 pub use prepare::PreparePool;
 pub use types::{Classification, Image, ImageFormat, ImageInfo, Prediction, Sample, SampleShape};

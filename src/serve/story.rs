@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::LogSetting;
 use crate::machine;
 use crate::models::Handle;
-use crate::pipeline::infer::Layout;
+use crate::pipeline::Execution;
 use crate::runtime::Found;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -17,9 +17,7 @@ pub(super) struct Story {
     address: SocketAddr,
     took: Duration,
     runtime: String,
-    provider: String,
     cores: String,
-    threads: String,
     models: Vec<Model>,
 }
 
@@ -30,31 +28,20 @@ struct Model {
     sha256: String,
     model: String,
     recipe: String,
+    provider: String,
+    threads: String,
 }
 
 impl Story {
-    pub(super) fn new(address: SocketAddr, engines: &[Handle], found: &Found, why: &str, took: Duration) -> Self {
+    pub(super) fn new(address: SocketAddr, engines: &[Handle], found: &Found, took: Duration) -> Self {
         let cores = machine::cores();
-        // All models are run in the same way, but for graphs that fix their batch.
-        let execution =
-            engines.iter().map(|engine| engine.execution()).max_by_key(|execution| execution.batch_images_max);
-        let execution = execution.expect("a server that is ready has a model");
-        let Layout { workers, intra_op_threads, decode_threads } = execution.layout;
         let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
         let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
         Self {
             address,
             took,
             runtime: format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source),
-            provider: format!("{} ({why})", execution.provider),
             cores: format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable),
-            threads: format!(
-                "{} x {}, {}, batches of up to {}",
-                count(workers, "worker"),
-                count(intra_op_threads, "intra-op thread"),
-                count(decode_threads, "decode thread"),
-                count(execution.batch_images_max, "image"),
-            ),
             models: engines.iter().map(Model::new).collect(),
         }
     }
@@ -68,17 +55,24 @@ impl Story {
 
     /// One line for each model, then one for the server: fields of a line hold single values.
     fn log_fields(&self) {
-        for Model { name, version, sha256, model, recipe } in &self.models {
-            tracing::info!(model = name, version, sha256, about = model, recipe, "serving {name} version {version}");
+        for Model { name, version, sha256, model, recipe, provider, threads } in &self.models {
+            tracing::info!(
+                model = name,
+                version,
+                sha256,
+                about = model,
+                recipe,
+                provider,
+                threads,
+                "serving {name} version {version}"
+            );
         }
         tracing::info!(
                 version = VERSION,
                 address = %self.address,
                 ready_seconds = self.took.as_secs_f64(),
                 runtime = self.runtime,
-                provider = self.provider,
                 cores = self.cores,
-                threads = self.threads,
                 models = self.models.len(),
                 "ready"
         );
@@ -88,16 +82,12 @@ impl Story {
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "residual {VERSION} ready at http://{} after {:.2} s", self.address, self.took.as_secs_f64())?;
-        for (key, value) in [
-            ("runtime", &self.runtime),
-            ("provider", &self.provider),
-            ("cores", &self.cores),
-            ("threads", &self.threads),
-        ] {
+        let server = [("runtime", &self.runtime), ("cores", &self.cores)];
+        let models = self.models.iter().flat_map(|Model { model, recipe, provider, threads, .. }| {
+            [("model", model), ("recipe", recipe), ("provider", provider), ("threads", threads)]
+        });
+        for (key, value) in server.into_iter().chain(models) {
             write!(f, "\n  {key:<9} {value}")?;
-        }
-        for Model { model, recipe, .. } in &self.models {
-            write!(f, "\n  {:<9} {model}\n  {:<9} {recipe}", "model", "recipe")?;
         }
         write!(f, "\n  {:<9} curl --data-binary @photo.jpg http://{}/api/v1/classify", "try", self.address)
     }
@@ -116,8 +106,40 @@ impl Model {
                 spec.name, spec.version, spec.summary.name, spec.label_source, spec.origin
             ),
             recipe: format!("{} ({})", spec.recipe, spec.recipe_source),
+            provider: provider(engine.execution()),
+            threads: threads(engine.execution()),
         }
     }
+}
+
+/// `cpu in f32, all 57 nodes (asked for by name)`.
+fn provider(execution: &Execution) -> String {
+    let Execution { provider, precision, provider_reason, placement, .. } = execution;
+    let nodes = placement.as_ref().map(|placement| {
+        let all: usize = placement.iter().map(|(_, nodes)| nodes.nodes).sum();
+        match placement.nodes(provider.ort_name()) {
+            here if here == all => format!(", all {}", count(all, "node")),
+            here => format!(", {here} of {}", count(all, "node")),
+        }
+    });
+    format!("{provider} in {precision}{} ({provider_reason})", nodes.unwrap_or_default())
+}
+
+/// `as the load asks: 1 instance x 2 intra-op threads (one image: 42.0 ms) or 2 instances x 1 (78.1 ms); batches of up to
+/// 4 images`.
+fn threads(execution: &Execution) -> String {
+    let groups = &execution.layout.instance_groups;
+    let time = |threads: usize| execution.one_image.iter().find(|one| one.intra_op_threads == threads);
+    let groups: Vec<String> = groups
+        .iter()
+        .map(|group| {
+            let time = time(group.intra_op_threads).map(|one| format!(" ({:.1} ms an image)", one.milliseconds));
+            let threads = count(group.intra_op_threads, "intra-op thread");
+            format!("{} x {threads}{}", count(group.instances, "instance"), time.unwrap_or_default())
+        })
+        .collect();
+    let elastic = if groups.len() > 1 { "as the load asks, " } else { "" };
+    format!("{elastic}{}; batches of up to {}", groups.join(" or "), count(execution.batch_images_max, "image"))
 }
 
 /// `1 worker`, `2 workers`, `10 classes`.

@@ -26,6 +26,7 @@ pub struct Metrics {
     images: IntCounterVec,
     stage_seconds: HistogramVec,
     batch_images: HistogramVec,
+    runs: IntCounterVec,
     queue_images: IntGaugeVec,
     model_info: GaugeVec,
     /// Requests that are being answered now.
@@ -92,6 +93,11 @@ impl Metrics {
                 BATCH_BUCKETS.to_vec(),
                 &["model", "version"],
             ),
+            runs: counter(
+                "residual_runs_total",
+                "Runs of the model, by version and the cores that each took.",
+                &["model", "version", "cores"],
+            ),
             queue_images: register(
                 &registry,
                 IntGaugeVec::new(
@@ -104,7 +110,7 @@ impl Metrics {
                 &registry,
                 GaugeVec::new(
                     Opts::new("residual_model_info", "A model that is served; always 1."),
-                    &["model", "version", "provider", "sha256"],
+                    &["model", "version", "provider", "precision", "sha256"],
                 )
                 .expect("metric names are constants"),
             ),
@@ -131,6 +137,7 @@ impl Metrics {
             stage_seconds: Stage::ALL
                 .map(|stage| self.stage_seconds.with_label_values(&[model, version, stage.name()])),
             batch_images: self.batch_images.with_label_values(&[model, version]),
+            runs: self.runs.clone(),
             queue_images: self.queue_images.with_label_values(&[model, version]),
             model: model.to_owned(),
             version: version.to_owned(),
@@ -138,17 +145,17 @@ impl Metrics {
     }
 
     /// Announces a served model.
-    pub fn model_info(&self, model: &str, version: &str, provider: &str, sha256: &str) {
-        self.model_info.with_label_values(&[model, version, provider, sha256]).set(1.0);
+    pub fn model_info(&self, info: ModelInfo<'_>) {
+        self.model_info.with_label_values(&info.labels()).set(1.0);
     }
 
     /// Takes back the announcement of an engine that serves no longer; `gone` if no other serves this version of the model.
     /// Its counters stay: a counter that vanishes reads as a restart.
-    pub fn forget_model(&self, model: &str, version: &str, provider: &str, sha256: &str, gone: bool) {
+    pub fn forget_model(&self, info: ModelInfo<'_>, gone: bool) {
         // Removing what was never set is no harm.
-        let _ = self.model_info.remove_label_values(&[model, version, provider, sha256]);
+        let _ = self.model_info.remove_label_values(&info.labels());
         if gone {
-            let _ = self.queue_images.remove_label_values(&[model, version]);
+            let _ = self.queue_images.remove_label_values(&[info.model, info.version]);
         }
     }
 
@@ -175,6 +182,27 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
     collector
 }
 
+/// What is announced of a model that is served.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelInfo<'a> {
+    /// Its name.
+    pub model: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// The execution provider in use.
+    pub provider: &'a str,
+    /// What that multiplies in.
+    pub precision: &'a str,
+    /// sha256 of its file.
+    pub sha256: &'a str,
+}
+
+impl<'a> ModelInfo<'a> {
+    fn labels(self) -> [&'a str; 5] {
+        [self.model, self.version, self.provider, self.precision, self.sha256]
+    }
+}
+
 /// The series of one model.
 #[derive(Debug, Clone)]
 pub struct ModelMetrics {
@@ -184,6 +212,7 @@ pub struct ModelMetrics {
     images_ok: IntCounter,
     stage_seconds: [Histogram; Stage::ALL.len()],
     batch_images: Histogram,
+    runs: IntCounterVec,
     queue_images: IntGauge,
 }
 
@@ -206,10 +235,11 @@ impl ModelMetrics {
         self.queue_images.set(i64::try_from(len).unwrap_or(i64::MAX));
     }
 
-    /// Counts one batch.
-    pub fn batch(&self, len: usize) {
+    /// Counts one run of a batch of `len` images on so many cores.
+    pub fn run(&self, len: usize, cores: usize) {
         #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 images")]
         self.batch_images.observe(len as f64);
+        self.runs.with_label_values(&[self.model.as_str(), self.version.as_str(), &cores.to_string()]).inc();
     }
 }
 

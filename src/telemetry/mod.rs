@@ -5,5 +5,5 @@ pub mod logging;
 pub mod metrics;
 pub mod timing;
 
-pub use metrics::{Metrics, ModelMetrics};
+pub use metrics::{Metrics, ModelInfo, ModelMetrics};
 pub use timing::{Stage, StageTimes};

@@ -145,7 +145,7 @@ async fn exif_orientation_is_a_setting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_batched_together_and_each_gets_its_own_answer() {
     // A long delay and a batch of exactly three: the third image lets the batch go.
-    let server = TestServer::start(&["--batch-images-max", "3", "--batch-delay", "1h", "--workers", "1"]).await;
+    let server = TestServer::start(&["--batch-images-max", "3", "--batch-delay", "1h", "--instances", "1"]).await;
     let (cat, red, small) =
         tokio::join!(server.classify(photo("cat.jpg")), server.classify(png(50, 60)), server.classify(png(7, 8)),);
     assert_eq!(cat.label(), "cat");

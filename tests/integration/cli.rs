@@ -111,7 +111,7 @@ fn flags_variables_and_file_agree_in_that_order() {
         "[flag]\nhttp_port = 3333",
         "[variable]\nbatch_delay = \"7ms\"",
         "[file]\nqueue_images_max = 99",
-        "[default]\nbatch_images_max = 8",
+        "[default]\n# batch_images_max =",
     ] {
         assert!(printed.contains(line), "{line:?} is missing in:\n{printed}{}", text(&output.stderr));
     }
@@ -135,7 +135,7 @@ fn variables_that_are_empty_are_unset_and_yes_has_many_words() {
         assert!(output.status.success(), "{variable}={value}: {}", text(&output.stderr));
         text(&output.stdout)
     };
-    assert!(printed("RESIDUAL_WORKERS", "").contains("# workers ="));
+    assert!(printed("RESIDUAL_INSTANCES", "").contains("# instances ="));
     assert!(printed("RESIDUAL_LOG", "").contains("[default]\nlog = \"info\""));
     assert!(printed("RESIDUAL_OFFLINE", "1").contains("offline = 1"));
     assert!(printed("RESIDUAL_OFFLINE", "yes").contains("offline = \"yes\""));

@@ -4,7 +4,7 @@ use crate::support::{TestServer, photo};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_tells_its_contract_recipe_classes_and_execution() {
-    let server = TestServer::start(&["--workers", "1", "--intra-op-threads", "1", "--decode-threads", "2"]).await;
+    let server = TestServer::start(&["--instances", "1", "--intra-op-threads", "1", "--decode-threads", "2"]).await;
     let answer = server.get("/api/v1/models/resnet20-cifar10").await;
     assert_eq!(answer.status, 200);
     insta::assert_json_snapshot!(answer.json);

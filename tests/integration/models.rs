@@ -41,7 +41,7 @@ fn expected() -> Value {
 async fn every_model_answers_what_onnx_runtime_in_python_does() {
     let expected = expected();
     for (name, colours) in expected.as_object().unwrap() {
-        let flags = ["--model", &model(name), "--workers", "1", "--batch-images-max", "6", "--batch-delay", "20ms"];
+        let flags = ["--model", &model(name), "--instances", "1", "--batch-images-max", "6", "--batch-delay", "20ms"];
         let server = TestServer::start(&flags).await;
         let colours = colours.as_array().unwrap();
         let picture = |colour: &Value| {
@@ -123,7 +123,7 @@ async fn the_contract_says_how_a_graph_is_fed_and_read() {
         ("fixed-batch-mixed", "/execution/batch_images_max", json!(1)),
         ("dynamically-quantised", "/execution/batch_images_max", json!(1)),
     ] {
-        let server = TestServer::start(&["--model", &model(name), "--workers", "1", "--batch-images-max", "6"]).await;
+        let server = TestServer::start(&["--model", &model(name), "--instances", "1", "--batch-images-max", "6"]).await;
         let details = server.get(&format!("/api/v1/models/{name}")).await;
         assert_eq!(details.json.pointer(pointer), Some(&expected), "{name}: {}", details.json);
     }
@@ -142,7 +142,7 @@ async fn weights_behind_links_are_found_when_the_graph_was_changed() {
         std::fs::copy(source.join(file), blobs.join(hash.to_string())).unwrap();
         std::os::unix::fs::symlink(format!("../blobs/{hash}"), snapshot.join(file)).unwrap();
     }
-    let server = TestServer::start(&["--model", snapshot.to_str().unwrap(), "--workers", "1"]).await;
+    let server = TestServer::start(&["--model", snapshot.to_str().unwrap(), "--instances", "1"]).await;
     let batch = &server.get("/api/v1/models/snapshot").await.json["contract"]["batch"];
     assert_eq!(*batch, json!({"kind": "freed", "from": 1}));
     assert_eq!(server.classify(solid_png(4, 4, [0, 0, 255])).await.label(), "blue");
@@ -157,7 +157,7 @@ async fn a_batch_that_cannot_be_made_free_says_why() {
         ("fixed-batch-mixed", 1, "in a batch of 2, scores of image 0 are"),
         ("dynamically-quantised", 1, "in a batch of 2, scores of image 1 are"),
     ] {
-        let server = TestServer::start(&["--model", &model(name), "--workers", "1", "--batch-images-max", "6"]).await;
+        let server = TestServer::start(&["--model", &model(name), "--instances", "1", "--batch-images-max", "6"]).await;
         let batch = &server.get(&format!("/api/v1/models/{name}")).await.json["contract"]["batch"];
         assert_eq!(
             (batch["kind"].as_str(), batch["images"].as_i64()),
@@ -215,7 +215,7 @@ async fn models_that_would_be_served_wrong_are_refused_at_the_start() {
 /// What the server says of a model until it is ready.
 fn log(model: &Path) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_residual"))
-        .args(["--http-port", "0", "--workers", "1", "--model", model.to_str().unwrap()])
+        .args(["--http-port", "0", "--instances", "1", "--model", model.to_str().unwrap()])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

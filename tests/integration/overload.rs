@@ -52,7 +52,7 @@ async fn a_request_with_more_images_than_places_left_is_refused_whole() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_while_queued_is_skipped() {
-    let server = TestServer::start(&["--batch-delay", "1h", "--batch-images-max", "2", "--workers", "1"]).await;
+    let server = TestServer::start(&["--batch-delay", "1h", "--batch-images-max", "2", "--instances", "1"]).await;
     {
         let leaving = server.classify(png(4, 4));
         tokio::select! {

@@ -255,7 +255,7 @@ async fn models_are_loaded_and_unloaded_by_name() {
 async fn a_model_replaced_fifty_times_under_load_answers_every_request() {
     const REPLACEMENTS: usize = 50;
     let repository = Repository::new(&[("m", "v0")]);
-    let server = Arc::new(repository.serve(&["--workers", "1"]).await);
+    let server = Arc::new(repository.serve(&["--instances", "1"]).await);
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let clients: Vec<_> = (0..8)
         .map(|_| {

@@ -44,7 +44,7 @@ struct Details<'a> {
     classes: Vec<Class<'a>>,
     label_source: &'a str,
     warnings: &'a [String],
-    execution: Execution,
+    execution: &'a Execution,
 }
 
 #[derive(Serialize)]

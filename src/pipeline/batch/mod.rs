@@ -1,15 +1,17 @@
-//! Samples -> batches: a bounded queue, a pure policy, and workers that pull.
+//! Samples -> batches: a bounded queue, a pure policy, a budget of cores, and workers that pull.
 //!
 //! All limits count images, never requests. This stage knows neither HTTP nor ONNX Runtime: a worker runs whatever
 //! implements [`Infer`](super::infer::Infer).
 
+mod cores;
 mod decide;
 mod queue;
 mod worker;
 
-pub use decide::{BatchLimits, Decision, decide};
-pub use queue::{Place, Queue, Taken, Waiting};
-pub use worker::{Answer, Answering, Job, Scored, work};
+pub use cores::Cores;
+pub use decide::{BatchLimits, Decision, Group, Room, decide};
+pub use queue::{Instances, Place, Queue, Run, Taken, Waiting};
+pub use worker::{Answer, Answering, Job, Lane, Scored, work};
 
 /// Why an image got no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

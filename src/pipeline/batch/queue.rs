@@ -1,17 +1,20 @@
-//! The bounded queue between the images that are being prepared and the workers.
+//! The bounded queue between the images that are being prepared and the workers, with the idle instances of the model
+//! beside it.
 //!
 //! Whoever wants to bring images first reserves places ([`Queue::reserve`]), so overload is answered before anything is
 //! decoded. A place is held until a worker takes the image, or the image fails on its way. Workers pull
-//! ([`Queue::take`]); nothing pushes work at them.
+//! ([`Queue::take`]): they get a batch, an idle instance to run it with, and the cores that the instance needs. Nothing
+//! pushes work at them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::BatchError;
-use super::decide::{BatchLimits, Decision, decide};
+use super::cores::{Cores, Member, Wake};
+use super::decide::{BatchLimits, Decision, Group, decide};
 
 /// What the queue asks of an item before it goes into a batch.
 pub trait Waiting {
@@ -28,7 +31,7 @@ pub struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-/// What [`Queue::take`] brings. Both lists are cleared and filled; their memory is reused.
+/// Images that [`Queue::take`] brings. Both lists are cleared and filled; their memory is reused.
 #[derive(Debug)]
 pub struct Taken<T> {
     /// Images to compute, oldest first, with the time each waited.
@@ -43,20 +46,48 @@ impl<T> Default for Taken<T> {
     }
 }
 
-/// A bounded first-in-first-out queue of images. Shared by reference between the producers and the workers.
+/// The right to one run: an instance and its cores. Goes back with [`Queue::give_back`].
 #[derive(Debug)]
-pub struct Queue<T> {
-    state: Mutex<State<T>>,
+#[must_use = "an instance that is dropped is lost, and its cores with it"]
+pub struct Run<I> {
+    /// What computes the batch.
+    pub instance: I,
+    /// Cores that it has meanwhile.
+    pub cores: usize,
+    group: usize,
+}
+
+/// A bounded first-in-first-out queue of images of type `T`, and the instances of type `I` that compute them. Shared
+/// between the producers and the workers.
+#[derive(Debug)]
+pub struct Queue<T, I> {
+    state: Mutex<State<T, I>>,
     changed: Condvar,
     places: Arc<Semaphore>,
     images_max: usize,
     limits: BatchLimits,
+    member: Member,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct State<T, I> {
     waiting: VecDeque<Entry<T>>,
+    /// What the policy sees, from the most cores to the fewest.
+    groups: Vec<Group>,
+    /// The idle instances of each group.
+    idle: Vec<Vec<I>>,
+    /// A worker has found too few cores for what waits; whoever frees some will tell.
+    starved: bool,
     closed: bool,
+}
+
+/// Equal instances of one model.
+#[derive(Debug)]
+pub struct Instances<I> {
+    /// Cores that a run of one takes.
+    pub cores: usize,
+    /// All of them; none is running yet.
+    pub all: Vec<I>,
 }
 
 #[derive(Debug)]
@@ -66,17 +97,28 @@ struct Entry<T> {
     _place: Place,
 }
 
-impl<T: Waiting> Queue<T> {
-    /// A queue with `images_max` places.
+impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
+    /// A queue with `images_max` places, whose instances share `cores` with those of other queues. An instance that is
+    /// wider than all cores together takes them all.
     #[must_use]
-    pub fn new(images_max: usize, limits: BatchLimits) -> Self {
-        Self {
-            state: Mutex::new(State { waiting: VecDeque::with_capacity(images_max), closed: false }),
+    pub fn new(images_max: usize, limits: BatchLimits, cores: &Cores, mut groups: Vec<Instances<I>>) -> Arc<Self> {
+        groups.sort_by_key(|group| std::cmp::Reverse(group.cores));
+        let seen = |group: &Instances<I>| Group { cores: group.cores.clamp(1, cores.total()), idle: group.all.len() };
+        let state = State {
+            waiting: VecDeque::with_capacity(images_max),
+            groups: groups.iter().map(seen).collect(),
+            idle: groups.into_iter().map(|group| group.all).collect(),
+            starved: false,
+            closed: false,
+        };
+        Arc::new_cyclic(|this: &Weak<Self>| Self {
+            state: Mutex::new(state),
             changed: Condvar::new(),
             places: Arc::new(Semaphore::new(images_max)),
             images_max,
             limits,
-        }
+            member: cores.join(Weak::<Self>::clone(this)),
+        })
     }
 
     /// Reserves `n` places, all or none.
@@ -94,7 +136,7 @@ impl<T: Waiting> Queue<T> {
         Ok(places)
     }
 
-    /// Puts an image into its reserved place and wakes a worker.
+    /// Puts an image into its reserved place and wakes a worker, if there is anything for it to do.
     ///
     /// # Errors
     /// The item itself if the queue was closed.
@@ -105,37 +147,94 @@ impl<T: Waiting> Queue<T> {
                 return Err(item);
             }
             state.waiting.push_back(Entry { item, since: Instant::now(), _place: place });
+            if state.starved {
+                return Ok(());
+            }
         }
         self.changed.notify_one();
         Ok(())
     }
 
     /// Blocks until there is something to answer, then moves it into `taken`. Callers that left are dropped unseen.
-    /// Returns false when the queue is closed and empty.
-    pub fn take(&self, taken: &mut Taken<T>) -> bool {
+    /// Returns the right to run the batch, which is empty where all images are late; or none when the queue is closed and
+    /// empty. Whoever gives a run back takes again, or others are not told of what came free.
+    pub fn take(&self, taken: &mut Taken<T>) -> Option<Run<I>> {
         taken.batch.clear();
         taken.late.clear();
         let mut state = self.lock();
         loop {
             let now = Instant::now();
             state.waiting.retain_front(|entry| !entry.item.caller_left());
-            let oldest = state.waiting.front().map_or(Duration::ZERO, |entry| now.duration_since(entry.since));
+            let oldest = state.waiting.front().map_or(now, |entry| entry.since);
             // A closing queue waits for nobody's company.
             let limits = if state.closed { BatchLimits { delay: Duration::ZERO, ..self.limits } } else { self.limits };
-            match decide(state.waiting.len(), oldest, &limits) {
-                Decision::Sleep if state.closed => return false,
-                Decision::Sleep => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            let room = self.member.room(oldest);
+            let decision = decide(state.waiting.len(), now.duration_since(oldest), &limits, room, &state.groups);
+            match decision {
+                Decision::Sleep if state.closed => {
+                    drop(state);
+                    self.member.leave().wake();
+                    self.changed.notify_all();
+                    return None;
+                }
+                Decision::Sleep => state = self.rest(state),
+                // Cores are of no use to a queue whose instances all run.
+                Decision::Starved if state.groups.iter().all(|group| group.idle == 0) => state = self.rest(state),
+                Decision::Starved => {
+                    state.starved = true;
+                    // Under the lock that whoever frees cores must take to tell: between the two nothing gets lost.
+                    if self.member.wait(oldest, room) {
+                        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    }
+                }
                 Decision::Wait(left) => {
                     state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 }
-                Decision::Take(n) => {
-                    state.fill(taken, n, now);
+                Decision::Take { images, group } => {
+                    let cores = state.groups[group].cores;
+                    let Some(next) = self.member.take(cores) else { continue };
+                    state.starved = false;
+                    state.groups[group].idle -= 1;
+                    let instance = state.idle[group].pop().expect("as many are there as the policy was told");
+                    state.fill(taken, images, now);
+                    let more = !state.waiting.is_empty();
+                    drop(state);
+                    next.wake();
+                    let run = Run { instance, cores, group };
                     if !taken.batch.is_empty() || !taken.late.is_empty() {
-                        return true;
+                        if more {
+                            // The worker that was woken for the rest may have come too early.
+                            self.changed.notify_one();
+                        }
+                        return Some(run);
                     }
+                    // All callers had left.
+                    self.give_back(run);
+                    state = self.lock();
                 }
             }
         }
+    }
+
+    /// Ends a run: its instance and its cores are there for the next.
+    pub fn give_back(&self, run: Run<I>) {
+        let Run { instance, cores, group } = run;
+        {
+            let mut state = self.lock();
+            state.groups[group].idle += 1;
+            state.idle[group].push(instance);
+        }
+        self.member.give_back(cores).wake();
+    }
+
+    /// Sleeps until something changes. A queue that waited for cores and needs none any more first lets the others know.
+    fn rest<'a>(&'a self, mut state: MutexGuard<'a, State<T, I>>) -> MutexGuard<'a, State<T, I>> {
+        if std::mem::take(&mut state.starved) {
+            drop(state);
+            self.member.leave().wake();
+            return self.lock();
+        }
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of images waiting.
@@ -168,13 +267,21 @@ impl<T: Waiting> Queue<T> {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, State<T, I>> {
         // Nothing under the lock can panic half way through a change, so a poisoned state is still whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Waiting> State<T> {
+impl<T: Send, I: Send> Wake for Queue<T, I> {
+    fn wake(&self) {
+        // Whoever looked before the cores came free sleeps by now, or will look again.
+        drop(self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
+    }
+}
+
+impl<T: Waiting, I> State<T, I> {
     /// Moves the oldest images into `taken` until `n` of them can be computed. Callers that left make room for others.
     fn fill(&mut self, taken: &mut Taken<T>, n: usize, now: Instant) {
         while taken.batch.len() < n {

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::BatchError;
 use super::queue::{Queue, Taken, Waiting};
 use crate::pipeline::error::ClassifyError;
-use crate::pipeline::infer::{Batch, Infer, InferError, Reading};
+use crate::pipeline::infer::{Batch, Infer, InferError, RawScores, Reading};
 use crate::pipeline::postprocess::{self, Labels};
 use crate::pipeline::types::{Classification, ImageInfo, Sample};
 use crate::telemetry::{ModelMetrics, Stage, StageTimes};
@@ -63,44 +63,59 @@ pub struct Answering<'a> {
     pub labels: &'a Labels,
 }
 
-/// Serves `queue` with `model` until the queue is closed and empty. `batch` is this worker's buffer, reused for every
-/// batch.
-pub fn work(
-    queue: &Queue<Job>,
-    model: &mut dyn Infer,
-    mut batch: Batch,
+/// One instance of the model with the batch that it computes. The batch keeps its memory.
+#[derive(Debug)]
+pub struct Lane<M> {
+    /// What computes.
+    pub model: M,
+    /// Its input.
+    pub batch: Batch,
+}
+
+/// Serves `queue` until it is closed and empty.
+pub fn work<M: Infer + Send + 'static>(
+    queue: &Queue<Job, Box<Lane<M>>>,
     answering: Answering<'_>,
     metrics: &ModelMetrics,
 ) {
     let mut taken = Taken::default();
-    while queue.take(&mut taken) {
+    while let Some(mut run) = queue.take(&mut taken) {
         for job in taken.late.drain(..) {
             reply(job.reply, Err(BatchError::Late.into()));
         }
         if !taken.batch.is_empty() {
-            run(&mut taken.batch, model, &mut batch, answering, metrics);
+            metrics.run(taken.batch.len(), run.cores);
+            let Lane { model, batch } = &mut *run.instance;
+            let started = Instant::now();
+            let scores = infer(&taken.batch, model, batch);
+            let took = started.elapsed();
+            // Others may compute while this thread hands out the answers.
+            queue.give_back(run);
+            answer(&mut taken.batch, scores, took, answering);
+        } else {
+            queue.give_back(run);
         }
     }
 }
 
-fn run(
-    jobs: &mut Vec<(Job, Duration)>,
-    model: &mut dyn Infer,
-    batch: &mut Batch,
-    Answering { reading, labels }: Answering<'_>,
-    metrics: &ModelMetrics,
-) {
+fn infer(jobs: &[(Job, Duration)], model: &mut dyn Infer, batch: &mut Batch) -> Result<RawScores, InferError> {
     batch.clear();
-    for (job, _) in jobs.iter() {
+    for (job, _) in jobs {
         batch.push(&job.sample);
     }
-    let batch_len = batch.len();
-    metrics.batch(batch_len);
-    let started = Instant::now();
     // A panic in the runtime's binding must cost one batch, not the worker and with it the whole model.
-    let result = catch_unwind(AssertUnwindSafe(|| model.infer(batch))).unwrap_or(Err(InferError::Panicked));
-    let infer = started.elapsed();
-    let scores = match result {
+    catch_unwind(AssertUnwindSafe(|| model.infer(batch))).unwrap_or(Err(InferError::Panicked))
+}
+
+/// Answers every caller.
+fn answer(
+    jobs: &mut Vec<(Job, Duration)>,
+    scores: Result<RawScores, InferError>,
+    infer: Duration,
+    Answering { reading, labels }: Answering<'_>,
+) {
+    let batch_len = jobs.len();
+    let scores = match scores {
         Ok(scores) => scores,
         Err(error) => {
             // Each caller logs it under its own request id.

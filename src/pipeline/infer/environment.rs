@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use ort::device::Device;
+use ort::ep::{self, ExecutionProvider as _};
 
 use super::{InferError, Provider};
-
-/// Name under which ONNX Runtime lists the OpenVINO plugin's devices.
-const OPENVINO_EP: &str = "OpenVINOExecutionProvider";
 
 static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
 
@@ -67,13 +65,30 @@ impl Environment {
         &self.library
     }
 
+    /// The providers that the library and its plugins bring beside the CPU's and that may be chosen unasked. TensorRT is not
+    /// among them: it builds an engine for minutes.
+    #[must_use]
+    pub fn accelerators(&self) -> Vec<Provider> {
+        let cuda = ep::CUDA::is_available().unwrap_or(false).then_some(Provider::Cuda);
+        let openvino = self.openvino_devices().is_ok().then_some(Provider::Openvino);
+        cuda.into_iter().chain(openvino).collect()
+    }
+
+    /// The CPU, as the runtime's own provider offers it.
+    pub(super) fn cpu_devices(&self) -> impl Iterator<Item = Device<'_>> {
+        self.ort.devices().filter(|device| device.ep().is_ok_and(|name| name == Provider::Cpu.ort_name())).take(1)
+    }
+
     /// The devices of the OpenVINO plugin.
     pub(super) fn openvino_devices(&self) -> Result<Vec<Device<'_>>, InferError> {
         if self.plugin.is_none() {
             return Err(Provider::Openvino.unavailable("its plugin library is not installed"));
         }
-        let devices: Vec<_> =
-            self.ort.devices().filter(|device| device.ep().is_ok_and(|name| name == OPENVINO_EP)).collect();
+        let devices: Vec<_> = self
+            .ort
+            .devices()
+            .filter(|device| device.ep().is_ok_and(|name| name == Provider::Openvino.ort_name()))
+            .collect();
         if devices.is_empty() {
             return Err(Provider::Openvino.unavailable(
                 "the plugin is loaded, but offers no device on this machine: it needs an Intel CPU or GPU",

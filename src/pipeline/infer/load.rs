@@ -1,15 +1,19 @@
-//! Loads a model once a worker, after finding out by runs what its file alone cannot tell: whether images share a batch
-//! without a trace, whether a fixed batch can be made free, and whether scores of unknown meaning are probabilities.
+//! Loads a model, after finding out by runs what its file alone cannot tell: whether images share a batch without a trace,
+//! whether a fixed batch can be made free, and whether scores of unknown meaning are probabilities.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
-use super::session::Graph;
+use super::instances::{Instances, Plan, can_share};
+use super::layout::InstanceGroup;
+use super::register::{EngineShapes, SessionOptions};
+use super::session::{Graph, Making};
+use super::shared::Optimised;
 use super::signature::{BatchForm, BatchSupport, Contract, Element, Rows, Scores, ScoresSource, Signature};
 use super::trial::{Looks, alone, distance, finite, largest, looks, samples, together};
-use super::{Batch, Environment, InferError, ModelSource, Provider, Session, SessionOptions};
+use super::{Batch, Environment, InferError, ModelSource, Precision, Session};
 use crate::graph::edit::{free_batch, relocate};
 use crate::graph::proto::ModelProto;
 use crate::graph::{self, ExternalFile, GraphError, OnnxFile, check_external};
@@ -28,41 +32,48 @@ pub struct Load<'a> {
     pub signature: &'a Signature,
     /// The samples that its recipe makes.
     pub sample: SampleShape,
-    /// How its sessions run.
-    pub options: SessionOptions,
+    /// How its sessions run; the threads are those of the widest group.
+    pub options: &'a SessionOptions,
     /// Images of the largest batch that the settings allow.
     pub images_max: usize,
-    /// Sessions wanted, at least one.
-    pub workers: usize,
+    /// Instances wanted, from the most intra-op threads to the fewest; at least one group.
+    pub layout: &'a [InstanceGroup],
+    /// Groups that make nothing faster may be left out.
+    pub elastic: bool,
+}
+
+/// A session that was loaded before the others, and its graph as the runtime optimised it.
+struct First {
+    session: Session,
+    optimised: Option<Optimised>,
 }
 
 impl Load<'_> {
-    /// One session a worker, and the contract that they all keep. The first is loaded alone, so that a bad model fails
-    /// once.
+    /// All instances, and the contract that they keep. The first is loaded alone, so that a bad model fails once.
     ///
     /// # Errors
     /// [`InferError`] if the model cannot be loaded, or its first runs fail.
-    pub fn sessions(&self) -> Result<(Contract, Vec<Session>), InferError> {
+    pub fn instances(&self) -> Result<(Contract, Instances), InferError> {
         let source = Graph::Source(self.source);
         let fixed = |images| BatchSupport::Fixed { images, why: String::new() };
         let batch = self.signature.fixed_batch.map_or(BatchSupport::Free, fixed);
-        let mut contract = Contract { signature: self.signature.clone(), batch };
-        let mut first = self.session(source, &contract)?;
-        self.answers_the_same_twice(&contract, &mut first)?;
+        let mut contract = Contract { signature: self.signature.clone(), batch, buckets: false };
+        let mut first = self.first(source, &contract)?;
+        self.answers_the_same_twice(&contract, &mut first.session)?;
         let (images, cause) = match self.signature.fixed_batch {
             Some(images) => (images, "the file fixes its batch".to_owned()),
-            None => match self.first_batch(&contract, &mut first)? {
+            None => match self.first_batch(&contract, &mut first.session)? {
                 Ok(()) => return self.settled(contract, first, source),
                 Err(cause) => (1, format!("the file says that its batch is free, and two images fail: {cause}")),
             },
         };
         contract.batch = fixed(images);
-        let why = match self.free(images, &contract, &mut first) {
-            Ok(Freed { bytes, folder, session }) => {
+        let why = match self.free(images, &contract, &mut first.session) {
+            Ok(Freed { bytes, folder, first: freed }) => {
                 tracing::info!(model = self.model, images, cause, "the batch was made free, and runs have proven it");
                 contract.batch = BatchSupport::Freed { from: images };
                 drop(first);
-                return self.settled(contract, session, Graph::Edited { bytes: &bytes, folder: folder.as_deref() });
+                return self.settled(contract, freed, Graph::Edited { bytes: &bytes, folder: folder.as_deref() });
             }
             Err(why) => why,
         };
@@ -106,17 +117,51 @@ impl Load<'_> {
         Ok(together(session, &mut batch, &samples, 2, &alone, rounding))
     }
 
-    fn session(&self, graph: Graph<'_>, contract: &Contract) -> Result<Session, InferError> {
-        Session::load(self.environment, self.model, graph, &contract.signature, self.options)
+    fn first(&self, graph: Graph<'_>, contract: &Contract) -> Result<First, InferError> {
+        let shapes = self.shapes(contract);
+        let making = self.making(contract, shapes.as_ref());
+        let wanted: usize = self.layout.iter().map(|group| group.instances).sum();
+        if can_share(self.options.provider) && wanted > 1 {
+            match making.load_and_optimise(graph) {
+                Ok((session, optimised)) => return Ok(First { session, optimised: Some(optimised) }),
+                // If it is the model's fault, the second try says so.
+                Err(error) => tracing::debug!(model = self.model, %error, "load with the optimised graph kept"),
+            }
+        }
+        Ok(First { session: making.load(graph)?, optimised: None })
     }
 
-    /// The last question to the first session, then as many more as are wanted.
+    fn making<'m>(&'m self, contract: &'m Contract, shapes: Option<&'m EngineShapes>) -> Making<'m> {
+        Making {
+            environment: self.environment,
+            model: self.model,
+            signature: &contract.signature,
+            options: self.options,
+            shapes,
+        }
+    }
+
+    /// The shapes between which the batch may vary; none where it may not.
+    fn shapes(&self, contract: &Contract) -> Option<EngineShapes> {
+        let form = contract.batch_form(self.sample, self.images_max);
+        let dimensions = |rows| BatchForm { rows: Rows::Exactly(rows), ..form }.dimensions(rows);
+        match form.rows {
+            Rows::Exactly(_) => None,
+            Rows::UpTo(rows) | Rows::Buckets(rows) => Some(EngineShapes {
+                input: contract.signature.input.name.clone(),
+                one: dimensions(1),
+                full: dimensions(rows),
+            }),
+        }
+    }
+
+    /// The last question to the first session, then all instances.
     fn settled(
         &self,
         mut contract: Contract,
-        mut first: Session,
+        First { session: mut first, optimised }: First,
         graph: Graph<'_>,
-    ) -> Result<(Contract, Vec<Session>), InferError> {
+    ) -> Result<(Contract, Instances), InferError> {
         let asked = (contract.signature.output.scores, contract.signature.output.scores_source);
         if asked == (Scores::Logits, ScoresSource::Assumed) {
             let looks = looks(&mut first, contract.batch_form(self.sample, 1))?;
@@ -153,11 +198,18 @@ impl Load<'_> {
             }
         }
         self.agrees_with_its_setting(&contract, &mut first)?;
-        let mut sessions = vec![first];
-        for _ in 1..self.workers {
-            sessions.push(self.session(graph, &contract)?);
-        }
-        Ok((contract, sessions))
+        contract.buckets = self.options.provider.is_gpu();
+        let shapes = self.shapes(&contract);
+        let plan = Plan {
+            making: self.making(&contract, shapes.as_ref()),
+            graph,
+            layout: self.layout,
+            elastic: self.elastic,
+            form: contract.batch_form(self.sample, 1),
+            full: contract.batch_form(self.sample, contract.images_max(self.images_max)),
+        };
+        let instances = plan.instances(first, optimised)?;
+        Ok((contract, instances))
     }
 
     /// Somebody who says that scores are probabilities can be wrong; numbers outside of 0..=1 would go out as such.
@@ -198,9 +250,9 @@ impl Load<'_> {
         let bytes = freed.encode_to_vec();
         drop((model, freed));
         let graph = Graph::Edited { bytes: &bytes, folder: folder.as_deref() };
-        let mut session = self.session(graph, contract).map_err(|error| error.to_string())?;
-        self.prove(contract, original, &mut session)?;
-        Ok(Freed { bytes, folder, session })
+        let mut first = self.first(graph, contract).map_err(|error| error.to_string())?;
+        self.prove(contract, original, &mut first.session)?;
+        Ok(Freed { bytes, folder, first })
     }
 
     /// Two different samples, alone, in a batch of two and all through the largest batch, get what each gets alone from
@@ -237,17 +289,11 @@ impl Load<'_> {
     }
 
     /// How far the scores of one sample may differ between batches, relative to the largest score.
-    ///
-    /// A kernel may add in another order when the batch is larger. ONNX Runtime 1.31 on AVX2 does not: scores of
-    /// ResNet-20 and of a graph like ResNet-50 were equal in every bit for 1, 2, 8 and 32 images. 1e-4 leaves room for
-    /// processors whose kernels do, and is far below what one image's pixels do to another's scores. A step of f16 is
-    /// 5e-4, and accelerators multiply in TF32 or bf16, whose steps are 5e-4 and 4e-3.
     fn tolerance(&self) -> f32 {
         let input = self.signature.input.element;
-        let exact = matches!(input, Element::F32 | Element::F64 | Element::U8)
-            && matches!(self.signature.output.element, Element::F32 | Element::F64)
-            && self.options.provider == Provider::Cpu;
-        if exact { 1e-4 } else { 1e-2 }
+        let halves = matches!(input, Element::F16 | Element::Bf16)
+            || matches!(self.signature.output.element, Element::F16 | Element::Bf16);
+        self.options.precision.tolerance().max(if halves { Precision::F16.tolerance() } else { 0.0 })
     }
 }
 
@@ -255,7 +301,7 @@ impl Load<'_> {
 struct Freed {
     bytes: Vec<u8>,
     folder: Option<PathBuf>,
-    session: Session,
+    first: First,
 }
 
 /// The folder of the weights outside the file; none if all are inside.

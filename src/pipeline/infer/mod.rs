@@ -1,23 +1,32 @@
 //! Batches -> raw scores, through ONNX Runtime. The only folder that names `ort`.
 //!
-//! A session belongs to one worker thread. What a model's [`Signature`] promises is settled once, by runs where the file
+//! An instance of a model is one session, and computes one batch at a time. What a model's [`Signature`] promises is settled once, by runs where the file
 //! leaves it open, into a [`Contract`]; what a run returns is checked against it, so that a NaN or a wrong shape is an
 //! error and never an answer.
 
+mod device_io;
 mod environment;
+mod instances;
 mod layout;
 mod load;
 mod provider;
+mod readback;
+mod register;
 mod session;
+mod shared;
 mod signature;
 mod tensors;
 mod trial;
 
 pub use environment::Environment;
-pub use layout::{Layout, LayoutRequest, layout};
+pub(super) use instances::images_per_second;
+pub use instances::{Instances, OneImage};
+pub use layout::{InstanceGroup, Layout, LayoutRequest, layout};
 pub use load::Load;
-pub use provider::{Provider, ProviderChoice};
-pub use session::{ModelSource, Session, SessionOptions};
+pub use provider::{CudnnSearch, Precision, PrecisionChoice, Provider, ProviderChoice};
+pub use readback::{Nodes, Placement};
+pub use register::{GpuOptions, SessionOptions};
+pub use session::{ModelSource, Session};
 pub use signature::{
     BatchForm, BatchSupport, Contract, Element, InputSignature, OutputSignature, Reading, Rows, Scores, ScoresSource,
     Signature, TensorLayout,
@@ -61,6 +70,26 @@ pub enum InferError {
         cause: String,
         /// What to do about it.
         fix: &'static str,
+    },
+    /// The provider does not compute in the precision that was asked for.
+    #[error("precision {found} is not to be had from provider {provider} on this machine; use one of auto, {offered}")]
+    Precision {
+        /// The provider.
+        provider: &'static str,
+        /// The precision asked for.
+        found: &'static str,
+        /// What it has.
+        offered: String,
+    },
+    /// The provider computes nothing of the graph.
+    #[error("provider {provider} computes no node of model {model}: {elsewhere}; use `--provider auto` or another one")]
+    Placement {
+        /// Name of the model.
+        model: String,
+        /// The provider.
+        provider: &'static str,
+        /// Where its nodes are instead.
+        elsewhere: String,
     },
     /// ONNX Runtime refuses the model.
     #[error("load model {model}: {cause}")]

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Provider;
 use crate::pipeline::types::SampleShape;
 
 /// The image input and the output that holds the classes.
@@ -146,6 +147,9 @@ pub struct Contract {
     pub signature: Signature,
     /// How many images a run takes.
     pub batch: BatchSupport,
+    /// Runs of a free batch are filled up to a power of two.
+    #[serde(skip)]
+    pub buckets: bool,
 }
 
 impl Contract {
@@ -153,6 +157,7 @@ impl Contract {
     #[must_use]
     pub fn batch_form(&self, sample: SampleShape, images_max: usize) -> BatchForm {
         let rows = match self.batch {
+            BatchSupport::Free | BatchSupport::Freed { .. } if self.buckets => Rows::Buckets(images_max),
             BatchSupport::Free | BatchSupport::Freed { .. } => Rows::UpTo(images_max),
             BatchSupport::Fixed { images, .. } => Rows::Exactly(images),
         };
@@ -202,21 +207,61 @@ pub struct BatchForm {
     pub rows: Rows,
 }
 
+impl BatchForm {
+    /// `[rows,3,H,W]` or `[rows,H,W,3]`.
+    #[must_use]
+    pub fn dimensions(&self, rows: usize) -> [usize; 4] {
+        let SampleShape { height, width } = self.sample;
+        let (height, width) = (height as usize, width as usize);
+        match self.layout {
+            TensorLayout::Nchw => [rows, SampleShape::CHANNELS, height, width],
+            TensorLayout::Nhwc => [rows, height, width, SampleShape::CHANNELS],
+        }
+    }
+}
+
 /// Images of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rows {
     /// At most so many.
     UpTo(usize),
+    /// The next power of two, at most so many: for providers that choose or compile kernels for each number.
+    Buckets(usize),
     /// So many, whatever the number of samples.
     Exactly(usize),
 }
 
 impl Rows {
+    /// Images of a run for so many samples, at most [`Rows::max`].
+    #[must_use]
+    pub fn of(self, samples: usize) -> usize {
+        match self {
+            Self::UpTo(_) => samples,
+            Self::Buckets(max) => samples.next_power_of_two().min(max),
+            Self::Exactly(rows) => rows,
+        }
+    }
+
+    /// Every size that [`Rows::of`] can be, largest first, where each should run once before it is asked for; else one image
+    /// and the largest batch.
+    #[must_use]
+    pub fn sizes(self, provider: Provider) -> Vec<usize> {
+        let mut sizes: Vec<usize> = match self {
+            Self::Exactly(rows) => vec![rows],
+            Self::UpTo(max) if provider == Provider::Openvino => (1..=max).collect(),
+            Self::UpTo(max) => vec![1, max],
+            Self::Buckets(max) => (1..=max).map(|samples| self.of(samples)).collect(),
+        };
+        sizes.dedup();
+        sizes.reverse();
+        sizes
+    }
+
     /// The largest number.
     #[must_use]
     pub fn max(self) -> usize {
         match self {
-            Self::UpTo(rows) | Self::Exactly(rows) => rows,
+            Self::UpTo(rows) | Self::Buckets(rows) | Self::Exactly(rows) => rows,
         }
     }
 }

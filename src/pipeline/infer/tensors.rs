@@ -58,7 +58,7 @@ impl Batch {
 
     /// Empties the batch and keeps its memory.
     pub fn clear(&mut self) {
-        if let Rows::Exactly(_) = self.form.rows {
+        if let Rows::Exactly(_) | Rows::Buckets(_) = self.form.rows {
             // Nobody reads the rows behind the last sample, but zeros cost the model no denormals and tell nobody
             // anything.
             let used = self.len * self.form.sample.len();
@@ -112,25 +112,16 @@ impl Batch {
         self.len == 0
     }
 
-    /// Images of the run: the samples, and what fills up a fixed batch behind them.
+    /// Images of the run: the samples, and what fills up the batch behind them.
     #[must_use]
     pub fn rows(&self) -> usize {
-        match self.form.rows {
-            Rows::UpTo(_) => self.len,
-            Rows::Exactly(rows) => rows,
-        }
+        self.form.rows.of(self.len)
     }
 
     /// `[N,3,H,W]` or `[N,H,W,3]`, N being [`Batch::rows`].
     #[must_use]
     pub fn dimensions(&self) -> [usize; 4] {
-        let (rows, channels) = (self.rows(), SampleShape::CHANNELS);
-        let SampleShape { height, width } = self.form.sample;
-        let (height, width) = (height as usize, width as usize);
-        match self.form.layout {
-            TensorLayout::Nchw => [rows, channels, height, width],
-            TensorLayout::Nhwc => [rows, height, width, channels],
-        }
+        self.form.dimensions(self.rows())
     }
 
     /// The values of all rows.
@@ -310,6 +301,19 @@ mod tests {
         }
         let mut expected = vec![1, 2, 3, 4, 5, 6];
         expected.resize(18, 0);
+        assert_eq!(batch.values(), Values::U8(&expected));
+    }
+
+    #[test]
+    fn a_batch_in_buckets_is_filled_up_with_zeros_to_the_next_power_of_two() {
+        let mut batch = Batch::new(form(TensorLayout::Nchw, Element::U8, Rows::Buckets(6)));
+        for (samples, rows) in [(6, 6), (3, 4), (1, 1), (5, 6), (2, 2), (3, 4)] {
+            batch.clear();
+            (0..samples).for_each(|_| batch.push(&sample()));
+            assert_eq!((batch.len(), batch.rows(), batch.dimensions()), (samples, rows, [rows, 3, 1, 2]));
+        }
+        let mut expected = [1, 2, 3, 4, 5, 6].repeat(3);
+        expected.resize(24, 0);
         assert_eq!(batch.values(), Values::U8(&expected));
     }
 

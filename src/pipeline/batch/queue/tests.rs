@@ -32,11 +32,27 @@ impl Waiting for Item {
     }
 }
 
-fn queue(places: usize, images_max: usize) -> Queue<Item> {
-    Queue::new(places, BatchLimits { images_max, delay: Duration::ZERO })
+/// The instance of a test: its name.
+type TestQueue = Queue<Item, &'static str>;
+
+/// One instance on one core.
+fn queue(places: usize, images_max: usize) -> Arc<TestQueue> {
+    let limits = BatchLimits { images_max, delay: Duration::ZERO };
+    Queue::new(places, limits, &Cores::new(1), vec![Instances { cores: 1, all: vec!["only"] }])
 }
 
-fn push(queue: &Queue<Item>, item: Item) {
+/// One instance with both of two cores, and one for each.
+fn elastic(cores: &Cores) -> Arc<TestQueue> {
+    let groups = vec![Instances { cores: 1, all: vec!["narrow", "narrow"] }, Instances { cores: 2, all: vec!["wide"] }];
+    Queue::new(64, BatchLimits { images_max: 4, delay: Duration::ZERO }, cores, groups)
+}
+
+/// Takes and gives back at once. False where the queue has ended.
+fn take(queue: &TestQueue, taken: &mut Taken<Item>) -> bool {
+    queue.take(taken).map(|run| queue.give_back(run)).is_some()
+}
+
+fn push(queue: &TestQueue, item: Item) {
     let place = queue.reserve(1).unwrap().pop().unwrap();
     assert!(queue.push(place, item).is_ok());
 }
@@ -49,9 +65,9 @@ fn ids(taken: &Taken<Item>) -> Vec<usize> {
 fn first_in_first_out_up_to_the_limit() {
     let (queue, mut taken) = (queue(8, 3), Taken::default());
     (0..5).for_each(|id| push(&queue, Item::new(id)));
-    assert!(queue.take(&mut taken));
+    assert!(take(&queue, &mut taken));
     assert_eq!(ids(&taken), [0, 1, 2]);
-    assert!(queue.take(&mut taken));
+    assert!(take(&queue, &mut taken));
     assert_eq!(ids(&taken), [3, 4]);
 }
 
@@ -61,7 +77,7 @@ fn one_past_the_bound_is_refused_and_a_taken_image_makes_room() {
     push(&queue, Item::new(0));
     let held = queue.reserve(1).unwrap();
     assert_eq!(queue.reserve(1).unwrap_err(), BatchError::Overloaded { images: 1, images_max: 2 });
-    assert!(queue.take(&mut taken));
+    assert!(take(&queue, &mut taken));
     assert_eq!(queue.reserve(1).unwrap().len(), 1);
     drop(held);
     assert_eq!(queue.reserve(2).unwrap().len(), 2);
@@ -84,7 +100,7 @@ fn a_caller_that_left_is_skipped_and_makes_room_in_the_batch() {
         item.left.store(id % 2 == 0, Ordering::Relaxed);
         push(&queue, item);
     }
-    assert!(queue.take(&mut taken));
+    assert!(take(&queue, &mut taken));
     assert_eq!(ids(&taken), [1, 3]);
     assert!(queue.is_empty());
 }
@@ -94,7 +110,7 @@ fn a_late_image_is_handed_out_apart() {
     let (queue, mut taken) = (queue(8, 2), Taken::default());
     push(&queue, Item::late(0));
     push(&queue, Item::new(1));
-    assert!(queue.take(&mut taken));
+    assert!(take(&queue, &mut taken));
     assert_eq!(ids(&taken), [1]);
     assert_eq!(taken.late.iter().map(|item| item.id).collect::<Vec<_>>(), [0]);
 }
@@ -102,56 +118,143 @@ fn a_late_image_is_handed_out_apart() {
 #[test]
 fn a_closed_queue_gives_out_what_waits_then_ends() {
     let mut taken = Taken::default();
-    let queue = Queue::new(8, BatchLimits { images_max: 8, delay: Duration::from_secs(3600) });
+    let limits = BatchLimits { images_max: 8, delay: Duration::from_secs(3600) };
+    let queue = Queue::new(8, limits, &Cores::new(1), vec![Instances { cores: 1, all: vec!["only"] }]);
     push(&queue, Item::new(0));
     let place = queue.reserve(1).unwrap().pop().unwrap();
     queue.close();
-    assert!(queue.take(&mut taken), "the delay does not hold up a closing queue");
+    assert!(take(&queue, &mut taken), "the delay does not hold up a closing queue");
     assert_eq!(ids(&taken), [0]);
-    assert!(!queue.take(&mut taken));
+    assert!(!take(&queue, &mut taken));
     assert!(queue.push(place, Item::new(1)).is_err());
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+#[test]
+fn one_image_gets_both_cores_and_two_get_one_each() {
+    let (queue, mut taken) = (elastic(&Cores::new(2)), Taken::default());
+    push(&queue, Item::new(0));
+    let alone = queue.take(&mut taken).unwrap();
+    assert_eq!((alone.instance, alone.cores), ("wide", 2));
+    push(&queue, Item::new(1));
+    push(&queue, Item::new(2));
+    queue.give_back(alone);
+    let first = queue.take(&mut taken).unwrap();
+    assert_eq!((first.instance, ids(&taken)), ("narrow", vec![1]));
+    let second = queue.take(&mut taken).unwrap();
+    assert_eq!((second.instance, ids(&taken)), ("narrow", vec![2]));
+    queue.give_back(first);
+    queue.give_back(second);
+    push(&queue, Item::new(3));
+    assert_eq!(queue.take(&mut taken).unwrap().instance, "wide", "idle again");
+}
 
-    /// Producers and workers on real threads: every image that got a place comes out exactly once, no batch is above the
-    /// limit, and never more images wait than there are places.
+#[test]
+fn late_images_alone_come_with_an_empty_batch_and_cost_no_core() {
+    let cores = Cores::new(2);
+    let (queue, mut taken) = (elastic(&cores), Taken::default());
+    push(&queue, Item::late(0));
+    assert!(take(&queue, &mut taken));
+    assert_eq!((taken.batch.len(), taken.late.len(), cores.free()), (0, 1, 2));
+}
+
+#[test]
+fn models_share_the_cores_and_the_older_image_goes_first() {
+    let cores = Cores::new(2);
+    let (one, other) = (elastic(&cores), elastic(&cores));
+    let mut taken = Taken::default();
+    push(&one, Item::new(0));
+    let running = one.take(&mut taken).unwrap();
+    assert_eq!(cores.free(), 0);
+    push(&other, Item::new(1));
+    push(&one, Item::new(2));
+    let order = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for queue in [&one, &other] {
+            scope.spawn(|| {
+                let mut taken = Taken::default();
+                while let Some(run) = queue.take(&mut taken) {
+                    order.lock().unwrap().extend(ids(&taken));
+                    queue.give_back(run);
+                }
+            });
+        }
+        one.give_back(running);
+        while order.lock().unwrap().len() < 2 {
+            std::thread::yield_now();
+        }
+        one.close();
+        other.close();
+    });
+    // Which queue's worker sees the free cores first is chance; that both get them is not.
+    let mut seen = order.into_inner().unwrap();
+    seen.sort_unstable();
+    assert_eq!((seen, cores.free()), (vec![1, 2], 2));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Producers and workers of two models on real threads that share the cores: every image that got a place comes out
+    /// exactly once, no batch is above the limit, never more images wait than there are places, the cores of the runs never
+    /// exceed the budget, and all end.
     #[test]
     fn everyone_comes_out_exactly_once(
-        producers in 1usize..4, each in 1usize..40, workers in 1usize..4, places in 1usize..12, images_max in 1usize..6,
-        delay_us in 0u64..300,
+        producers in 1usize..4, each in 1usize..40, total in 1usize..5, places in 1usize..12, images_max in 1usize..6,
+        delay_us in 0u64..300, leaving in 0usize..4,
     ) {
-        let queue: Queue<Item> = Queue::new(places, BatchLimits { images_max, delay: Duration::from_micros(delay_us) });
-        let out: Vec<AtomicUsize> = (0..producers * each).map(|_| AtomicUsize::new(0)).collect();
+        let cores = Cores::new(total);
+        let limits = BatchLimits { images_max, delay: Duration::from_micros(delay_us) };
+        let queues: Vec<Arc<TestQueue>> = (0..2).map(|_| {
+            let groups =
+                vec![Instances { cores: total, all: vec!["wide"] }, Instances { cores: 1, all: vec!["narrow"; total] }];
+            Queue::new(places, limits, &cores, groups)
+        }).collect();
+        let out: Vec<AtomicUsize> = (0..2 * producers * each).map(|_| AtomicUsize::new(0)).collect();
+        let (busy, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let leaves = |id: usize| leaving > 0 && id.is_multiple_of(leaving + 1);
         std::thread::scope(|scope| {
-            let taking: Vec<_> = (0..workers).map(|_| scope.spawn(|| {
+            let (out, busy, over, leaves) = (&out, &busy, &over, &leaves);
+            let taking: Vec<_> = queues.iter().flat_map(|queue| (0..total).map(move |_| scope.spawn(move || {
                 let mut taken = Taken::default();
-                while queue.take(&mut taken) {
-                    assert!(taken.batch.len() <= images_max && taken.late.is_empty());
+                while let Some(run) = queue.take(&mut taken) {
+                    if busy.fetch_add(run.cores, Ordering::SeqCst) + run.cores > total
+                        || taken.batch.len() > images_max || !taken.late.is_empty()
+                    {
+                        over.store(true, Ordering::SeqCst);
+                    }
                     for (item, _) in &taken.batch {
                         out[item.id].fetch_add(1, Ordering::Relaxed);
                     }
+                    std::thread::yield_now();
+                    busy.fetch_sub(run.cores, Ordering::SeqCst);
+                    queue.give_back(run);
                 }
-            })).collect();
-            let pushing: Vec<_> = (0..producers).map(|producer| scope.spawn({
-                let queue = &queue;
-                move || for n in 0..each {
+            }))).collect();
+            let pushing: Vec<_> = queues.iter().enumerate().flat_map(|(model, queue)| (0..producers).map(move |producer| {
+                scope.spawn(move || for n in 0..each {
                     let place = loop {
                         match queue.reserve(1) {
                             Ok(mut places) => break places.pop().unwrap(),
                             Err(_) => std::thread::yield_now(),
                         }
                     };
-                    assert!(queue.push(place, Item::new(producer * each + n)).is_ok());
+                    let item = Item::new((model * producers + producer) * each + n);
+                    item.left.store(leaves(item.id), Ordering::Relaxed);
+                    assert!(queue.push(place, item).is_ok());
                     assert!(queue.len() <= places);
-                }
+                })
             })).collect();
             pushing.into_iter().for_each(|thread| thread.join().unwrap());
-            queue.close();
+            queues.iter().for_each(|queue| queue.close());
             taking.into_iter().for_each(|thread| thread.join().unwrap());
         });
-        prop_assert!(out.iter().all(|count| count.load(Ordering::Relaxed) == 1));
-        prop_assert_eq!(queue.reserve(places).unwrap().len(), places, "every place came back");
+        prop_assert!(!over.load(Ordering::SeqCst), "a bound was exceeded");
+        for (id, count) in out.iter().enumerate() {
+            prop_assert_eq!(count.load(Ordering::Relaxed), usize::from(!leaves(id)), "image {}", id);
+        }
+        prop_assert_eq!(cores.free(), total, "every core came back");
+        for queue in &queues {
+            prop_assert_eq!(queue.reserve(places).unwrap().len(), places, "every place came back");
+        }
     }
 }

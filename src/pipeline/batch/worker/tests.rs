@@ -1,9 +1,10 @@
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::pipeline::batch::BatchLimits;
+use crate::pipeline::batch::{BatchLimits, Cores, Instances};
 use crate::pipeline::infer::{BatchForm, Element, RawScores, Rows, Scores, TensorLayout, Values};
 use crate::pipeline::types::{ImageFormat, SampleShape};
 use crate::telemetry::Metrics;
@@ -12,8 +13,8 @@ const SHAPE: SampleShape = SampleShape { height: 1, width: 1 };
 
 /// Returns for each sample the logits `[0, first value]`, or what the script says instead.
 struct Fake {
-    script: VecDeque<Step>,
-    batches: Vec<usize>,
+    script: Arc<Mutex<VecDeque<Step>>>,
+    batches: Arc<Mutex<Vec<usize>>>,
 }
 
 enum Step {
@@ -24,10 +25,11 @@ enum Step {
 
 impl Infer for Fake {
     fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError> {
-        self.batches.push(batch.len());
+        self.batches.lock().unwrap().push(batch.len());
         let Values::F32(samples) = batch.values() else { panic!("an f32 batch") };
         let mut values: Vec<f32> = samples.chunks(3).flat_map(|sample| [0.0, sample[0]]).collect();
-        match self.script.pop_front() {
+        let step = self.script.lock().unwrap().pop_front();
+        match step {
             None => {}
             Some(Step::Fail(error)) => return Err(error),
             Some(Step::Panic) => panic!("scripted"),
@@ -38,15 +40,25 @@ impl Infer for Fake {
 }
 
 struct Bench {
-    queue: Queue<Job>,
-    rows: Rows,
+    queue: Arc<Queue<Job, Box<Lane<Fake>>>>,
+    script: Arc<Mutex<VecDeque<Step>>>,
+    batches: Arc<Mutex<Vec<usize>>>,
     callers: Vec<oneshot::Receiver<Answer>>,
 }
 
 impl Bench {
     fn new(images_max: usize) -> Self {
+        Self::with_rows(images_max, Rows::UpTo(images_max))
+    }
+
+    fn with_rows(images_max: usize, rows: Rows) -> Self {
         let limits = BatchLimits { images_max, delay: Duration::ZERO };
-        Self { queue: Queue::new(64, limits), rows: Rows::UpTo(images_max), callers: Vec::new() }
+        let (script, batches) = (Arc::default(), Arc::default());
+        let model = Fake { script: Arc::clone(&script), batches: Arc::clone(&batches) };
+        let batch = Batch::new(BatchForm { sample: SHAPE, layout: TensorLayout::Nchw, element: Element::F32, rows });
+        let lane = Box::new(Lane { model, batch });
+        let queue = Queue::new(64, limits, &Cores::new(1), vec![Instances { cores: 1, all: vec![lane] }]);
+        Self { queue, script, batches, callers: Vec::new() }
     }
 
     fn submit(&mut self, first_value: f32, deadline: Instant) {
@@ -67,15 +79,14 @@ impl Bench {
     /// Lets one worker answer everything, and returns the answers and the batch sizes.
     fn run(&mut self, script: impl IntoIterator<Item = Step>) -> (Vec<Result<Answer, TryRecvError>>, Vec<usize>) {
         self.queue.close();
-        let mut fake = Fake { script: script.into_iter().collect(), batches: Vec::new() };
-        let batch =
-            Batch::new(BatchForm { sample: SHAPE, layout: TensorLayout::Nchw, element: Element::F32, rows: self.rows });
+        self.script.lock().unwrap().extend(script);
         let answering = Answering {
             reading: Reading { scores: Scores::Logits, background: false },
             labels: &Labels::new(["zero", "one"]),
         };
-        work(&self.queue, &mut fake, batch, answering, &Metrics::new().model("fake", "1"));
-        (self.callers.iter_mut().map(oneshot::Receiver::try_recv).collect(), fake.batches)
+        work(&self.queue, answering, &Metrics::new().model("fake", "1"));
+        let batches = std::mem::take(&mut *self.batches.lock().unwrap());
+        (self.callers.iter_mut().map(oneshot::Receiver::try_recv).collect(), batches)
     }
 }
 
@@ -98,7 +109,7 @@ fn every_caller_gets_the_answer_to_its_own_image() {
 
 #[test]
 fn a_fixed_batch_that_is_not_full_answers_those_who_asked() {
-    let mut bench = Bench { rows: Rows::Exactly(4), ..Bench::new(4) };
+    let mut bench = Bench::with_rows(4, Rows::Exactly(4));
     (0..5).for_each(|n| bench.submit(if n == 4 { 5.0 } else { -5.0 }, soon()));
     let (answers, batches) = bench.run([]);
     assert_eq!(batches, [4, 1]);
