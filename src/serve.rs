@@ -23,7 +23,7 @@ use crate::models::{Changes, Models, Source, Starter};
 use crate::pipeline::batch::BatchLimits;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
-use crate::pipeline::infer::{Environment, Layout, LayoutRequest, Provider, layout};
+use crate::pipeline::infer::{Environment, Layout, LayoutRequest, Provider, layout, preload};
 use crate::pipeline::{Engine, EngineOptions, PreparePool};
 use crate::runtime::{self, Flavour, Found, Search};
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
@@ -242,7 +242,12 @@ struct Ready {
 
 fn ready_runtime(settings: &RuntimeSettings) -> anyhow::Result<Ready> {
     let (provider, why) = settings.provider.resolve();
-    let found = runtime::find_or_install(&search(settings, provider), &|line| tracing::info!("{line}"))?;
+    let search = search(settings, provider);
+    let found = runtime::find_or_install(&search, &|line| tracing::info!("{line}"))?;
+    if search.flavour == Flavour::Cuda {
+        runtime::gpu_driver(&search)?;
+        preload(provider, &found.preload)?;
+    }
     let environment = Environment::load(&found.library, found.provider_plugin.as_deref())?;
     Ok(Ready { environment, provider, found, why })
 }

@@ -13,7 +13,7 @@ mod signature;
 mod tensors;
 mod trial;
 
-pub use environment::Environment;
+pub use environment::{Environment, preload};
 pub use layout::{Layout, LayoutRequest, layout};
 pub use load::Load;
 pub use provider::{Provider, ProviderChoice};
