@@ -245,7 +245,7 @@ fn ready_runtime(settings: &RuntimeSettings) -> anyhow::Result<Ready> {
     let search = search(settings, provider);
     let found = runtime::find_or_install(&search, &|line| tracing::info!("{line}"))?;
     if search.flavour == Flavour::Cuda {
-        runtime::gpu_driver(&search)?;
+        runtime::gpu_driver(&search, &found)?;
         preload(provider, &found.preload)?;
     }
     let environment = Environment::load(&found.library, found.provider_plugin.as_deref())?;

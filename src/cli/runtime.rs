@@ -12,8 +12,8 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::runtime::{
-    Candidate, Depth, Flavour, Installed, Refresh, Room, Search, Source, State, candidates, cuda_libraries_folder,
-    faster_here, find, find_or_install, gpu_driver, install, room,
+    Candidate, Depth, Flavour, Hardware, Installed, Refresh, Room, Search, Source, State, candidates,
+    cuda_libraries_folder, faster_here, find, find_or_install, install, room,
 };
 
 /// Find or fetch ONNX Runtime, the library that runs the models.
@@ -162,7 +162,7 @@ fn run_install(search: &Search, parts: &[Flavour], refresh: Refresh) -> anyhow::
     }
     // An image may be built where there is no GPU, so this is no failure; on the machine that is to use it, it is news.
     if parts.contains(&Flavour::Cuda)
-        && let Err(error) = gpu_driver(search)
+        && let Err(error) = Hardware::read(search).driver()
     {
         note(&format!("installed; to be used on this machine, more is needed: {error}"));
     }
@@ -184,7 +184,7 @@ fn announcement(room: Room) -> String {
 /// What else there is to know about the flavours on this machine.
 fn remarks(search: &Search, rows: &[Row]) -> Vec<String> {
     let has_cuda = rows.iter().any(|row| row.flavour == Some(Flavour::Cuda) && row.state == "ready");
-    let driver = has_cuda.then(|| match gpu_driver(search) {
+    let driver = has_cuda.then(|| match Hardware::read(search).driver() {
         Ok(version) => format!("cuda: this machine has an NVIDIA GPU with driver {version}"),
         Err(error) => format!("cuda cannot be used on this machine: {error}"),
     });

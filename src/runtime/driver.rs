@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Hardware, Search};
+use super::{Found, Hardware, Search};
 
 /// The oldest driver that runs CUDA 13: NVIDIA's CUDA Compatibility guide, minor version compatibility, table 1.
 pub const DRIVER_MAJOR_MIN: u32 = 580;
@@ -66,19 +66,27 @@ pub enum DriverError {
     },
 }
 
-/// Tells whether a CUDA session can be made here, as far as the driver goes.
+/// Tells whether a CUDA session can be made with a library that was found, as far as the driver goes.
 ///
 /// # Errors
 /// What is missing, and what to do.
-pub fn gpu_driver(search: &Search) -> Result<DriverVersion, DriverError> {
-    Hardware::read(search).driver()
+pub fn gpu_driver(search: &Search, library: &Found) -> Result<DriverVersion, DriverError> {
+    driver_for(&Hardware::read(search), library)
+}
+
+fn driver_for(hardware: &Hardware, library: &Found) -> Result<DriverVersion, DriverError> {
+    match hardware.driver() {
+        // Nothing is opened for a library of the user's own, which may be built for an older CUDA and run on this.
+        Err(DriverError::TooOld { found }) if library.preload.is_empty() => Ok(found),
+        driver => driver,
+    }
 }
 
 impl Hardware {
-    /// The driver that CUDA programs would run on.
+    /// The driver that programs built with CUDA 13 would run on.
     ///
     /// # Errors
-    /// As [`gpu_driver`].
+    /// What is missing, and what to do.
     pub fn driver(&self) -> Result<DriverVersion, DriverError> {
         let kernel = DriverVersion(self.kernel_driver.clone());
         match (&self.driver_library, self.gpus) {
@@ -120,6 +128,7 @@ fn version_in_name(library: &Path) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Source;
     use super::*;
 
     fn machine(kernel: &str, library: &str, gpus: usize) -> Hardware {
@@ -144,6 +153,22 @@ mod tests {
         let error = refused(&machine("575.57.08", "libcuda.so.575.57.08", 1)).to_string();
         assert!(error.contains("driver 575.57.08") && error.contains("driver 580 or newer"), "{error}");
         assert!(matches!(refused(&machine("535.129.03", "libcuda.so.1", 8)), DriverError::TooOld { .. }));
+    }
+
+    #[test]
+    fn library_of_the_users_own_may_be_built_for_an_older_driver() {
+        let old = machine("535.129.03", "libcuda.so.535.129.03", 1);
+        let given = Found {
+            library: "/opt/libonnxruntime.so".into(),
+            version: None,
+            source: Source::Explicit,
+            provider_plugin: None,
+            preload: Vec::new(),
+        };
+        assert_eq!(driver_for(&old, &given).unwrap().to_string(), "535.129.03");
+        assert_eq!(driver_for(&machine("", "", 0), &given), Err(DriverError::Missing));
+        let fetched = Found { preload: vec!["libcudart.so.13".into()], ..given };
+        assert!(matches!(driver_for(&old, &fetched), Err(DriverError::TooOld { .. })));
     }
 
     #[test]
