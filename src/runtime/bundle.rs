@@ -1,5 +1,4 @@
-//! Which wheels make up a flavour on a machine, and how much line and disk they take. What is in a wheel is left to
-//! `wheel`, the fetching to `install`.
+//! Which wheels make up a flavour on a machine. What is in a wheel is left to `wheel`, the fetching to `install`.
 
 use super::wheel::Wheel;
 use super::{Flavour, RuntimeError};
@@ -76,36 +75,6 @@ impl Bundle {
     /// The wheel with the file that gets opened.
     pub(crate) fn main(&self) -> &'static Wheel {
         self.wheels.first().expect("a bundle has a wheel")
-    }
-}
-
-/// What an install takes: of the line, of the disk when it is done, and of the disk at the worst moment on the way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    /// Files to fetch.
-    pub wheels: usize,
-    /// Bytes to fetch.
-    pub fetched_bytes: u64,
-    /// Bytes that stay.
-    pub installed_bytes: u64,
-    /// Bytes on the disk while it is going on, at most. Never less than what stays.
-    pub peak_bytes: u64,
-}
-
-impl Room {
-    /// What these wheels take, fetched in this order, each removed once it is unpacked.
-    pub(crate) fn of<'a>(wheels: impl IntoIterator<Item = &'a Wheel>) -> Self {
-        wheels.into_iter().fold(Self::default(), |before, wheel| {
-            // pip keeps its download while it copies it to where it was asked to put it.
-            let while_fetched = before.installed_bytes + 2 * wheel.bytes;
-            let while_unpacked = before.installed_bytes + wheel.bytes + wheel.unpacked_bytes;
-            Self {
-                wheels: before.wheels + 1,
-                fetched_bytes: before.fetched_bytes + wheel.bytes,
-                installed_bytes: before.installed_bytes + wheel.unpacked_bytes,
-                peak_bytes: before.peak_bytes.max(while_fetched).max(while_unpacked),
-            }
-        })
     }
 }
 
@@ -270,17 +239,5 @@ mod tests {
             };
             assert_eq!(bundle.main().version, expected);
         }
-    }
-
-    #[test]
-    fn peak_counts_what_is_there_beside_the_wheel_at_hand() {
-        let wheel = |bytes, unpacked_bytes| Wheel { bytes, unpacked_bytes, ..CPU_LINUX_X86[0] };
-        let room = Room::of(&[wheel(10, 15)]);
-        assert_eq!(room, Room { wheels: 1, fetched_bytes: 10, installed_bytes: 15, peak_bytes: 25 });
-        let packed_well = Room::of(&[wheel(10, 5)]);
-        assert_eq!(packed_well.peak_bytes, 20, "pip has the file twice");
-        let room = Room::of(&[wheel(10, 15), wheel(4, 6)]);
-        assert_eq!(room, Room { wheels: 2, fetched_bytes: 14, installed_bytes: 21, peak_bytes: 25 });
-        assert_eq!(Room::of(&[]), Room::default());
     }
 }

@@ -49,12 +49,12 @@ pub enum DriverError {
         /// The version of the kernel driver.
         kernel: DriverVersion,
     },
-    /// The driver is installed, and there is no GPU that it could drive.
+    /// The driver's library is installed, its kernel module is not loaded.
     #[error(
-        "find an NVIDIA GPU: libcuda.so.1 is installed but there is no /dev/nvidia0; run nvidia-smi as root to load \
-         the kernel module and see whether it finds a GPU, or use --provider cpu"
+        "find an NVIDIA GPU: libcuda.so.1 is installed but no kernel driver is loaded (no /proc/driver/nvidia/version, \
+         no /dev/nvidia0); run nvidia-smi as root to load it and see whether it finds a GPU, or use --provider cpu"
     )]
-    NoDevice,
+    NotLoaded,
     /// CUDA 13 does not run on it.
     #[error(
         "use the NVIDIA driver {found}: ONNX Runtime's CUDA provider is built with CUDA 13, which needs driver \
@@ -90,7 +90,8 @@ impl Hardware {
     pub fn driver(&self) -> Result<DriverVersion, DriverError> {
         let kernel = DriverVersion(self.kernel_driver.clone());
         match (&self.driver_library, self.gpus) {
-            (Some(library), 1..) => {
+            // Outside of containers libcuda makes the device files itself at first use, where the module is loaded.
+            (Some(library), gpus) if gpus > 0 || !self.container && self.kernel_driver.is_some() => {
                 // NVIDIA's compatibility packages bring a newer library to an older kernel driver: what CUDA asks is
                 // the library.
                 let found = DriverVersion(version_in_name(library).map(str::to_owned).or(kernel.0));
@@ -108,7 +109,7 @@ impl Hardware {
             }
             (None, 0) if self.kernel_driver.is_none() => Err(DriverError::Missing),
             (None, _) => Err(DriverError::NoLibrary { kernel }),
-            (Some(_), 0) => Err(DriverError::NoDevice),
+            (Some(_), _) => Err(DriverError::NotLoaded),
         }
     }
 }
@@ -186,9 +187,17 @@ mod tests {
     #[test]
     fn what_is_missing_is_told_apart() {
         assert_eq!(refused(&machine("", "", 0)), DriverError::Missing);
-        assert_eq!(refused(&machine("", "libcuda.so.580.95.05", 0)), DriverError::NoDevice);
+        assert_eq!(refused(&machine("", "libcuda.so.580.95.05", 0)), DriverError::NotLoaded);
         assert!(matches!(refused(&machine("580.95.05", "", 1)), DriverError::NoLibrary { .. }));
         assert!(matches!(refused(&machine("580.95.05", "", 0)), DriverError::NoLibrary { .. }));
+    }
+
+    #[test]
+    fn device_files_are_made_at_first_use_but_not_in_containers() {
+        let fresh = machine("580.95.05", "libcuda.so.580.95.05", 0);
+        assert_eq!(fresh.driver().unwrap().to_string(), "580.95.05");
+        let in_container = Hardware { container: true, ..fresh };
+        assert!(matches!(refused(&in_container), DriverError::NotPassedIn { .. }));
     }
 
     #[test]

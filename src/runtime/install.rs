@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::bundle::{Bundle, Room};
+use super::bundle::Bundle;
 use super::cache::{self, Cache, Entry, Lock};
 use super::library::{check_machine, inspect};
 use super::locate::{Found, complete, find_library};
 use super::receipt::{self, Depth, FileRecord, Origin, RECEIPT_FILE, Receipt};
+use super::room::{Room, check_room};
 use super::wheel::Wheel;
 use super::{Flavour, RUNTIME_VERSION, RuntimeError, Search, pip};
 
@@ -73,24 +74,6 @@ pub fn find_or_install(search: &Search, progress: &dyn Fn(&str)) -> Result<Found
     })
 }
 
-/// What it takes to install these flavours, in this order; those that are there take nothing. Asked before the first of
-/// several, so that a disk that holds one and not the next is told at once.
-///
-/// # Errors
-/// [`RuntimeError::DiskFull`] if there is no room for it; a flavour that was not published for this machine.
-pub fn room(search: &Search, flavours: &[Flavour], refresh: Refresh) -> Result<Room, RuntimeError> {
-    let cache = search.cache()?;
-    let mut wheels = Vec::new();
-    for &flavour in flavours {
-        if present(&cache, flavour, refresh).is_none() {
-            wheels.extend(Bundle::for_host(flavour)?.wheels);
-        }
-    }
-    let room = Room::of(wheels);
-    check_room(&cache, room)?;
-    Ok(room)
-}
-
 /// Fetches a flavour into the cache.
 ///
 /// # Errors
@@ -144,28 +127,11 @@ pub fn install(
 }
 
 /// The flavour as it lies in the cache, unless it is to be fetched anyway.
-fn present(cache: &Cache, flavour: Flavour, refresh: Refresh) -> Option<Entry> {
+pub(crate) fn present(cache: &Cache, flavour: Flavour, refresh: Refresh) -> Option<Entry> {
     match refresh {
         Refresh::IfNeeded => cache.open(flavour, Depth::Full).ok().flatten(),
         Refresh::Always => None,
     }
-}
-
-/// Whether the disk has the room, before any of it is filled.
-fn check_room(cache: &Cache, room: Room) -> Result<(), RuntimeError> {
-    // What is to be created lies on the disk of the folder that it will be created in.
-    let folder = cache.root().ancestors().find(|folder| folder.exists()).unwrap_or(cache.root());
-    // A file system that does not answer is not held against it: writing will tell.
-    let Ok(space) = rustix::fs::statvfs(folder) else { return Ok(()) };
-    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
-    if room.peak_bytes > free_bytes {
-        return Err(RuntimeError::DiskFull {
-            folder: cache.root().to_path_buf(),
-            needed_bytes: room.peak_bytes,
-            free_bytes,
-        });
-    }
-    Ok(())
 }
 
 /// Brings the wheels one after the other, unpacks them, checks what came out and puts it in place.
@@ -472,25 +438,5 @@ mod tests {
         let error = install(&search, Flavour::CudaLibraries, Refresh::IfNeeded, &|_| {}).unwrap_err();
         assert!(error.to_string().contains("nvidia_cudnn_cu13-9.14.0.64"), "{error}");
         assert_eq!(names(&folder.path().join("cache/onnxruntime-1.31.1")), ["cuda-libraries.lock"]);
-    }
-
-    #[test]
-    fn room_counts_what_is_missing() {
-        let folder = tempfile::tempdir().unwrap();
-        let (search, _python) = fakes::search(folder.path());
-        let wheels = |refresh| room(&search, &[Flavour::CudaLibraries, Flavour::Cpu], refresh).unwrap().wheels;
-        assert_eq!(wheels(Refresh::IfNeeded), 6);
-        install(&search, Flavour::Cpu, Refresh::IfNeeded, &|_| {}).unwrap();
-        assert_eq!(wheels(Refresh::IfNeeded), 5);
-        assert_eq!(wheels(Refresh::Always), 6);
-    }
-
-    #[test]
-    fn full_disk_is_told_before_anything_is_fetched() {
-        let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::below(&folder.path().join("not/yet/there"));
-        assert!(check_room(&cache, Room { peak_bytes: 1, ..Room::default() }).is_ok());
-        let error = check_room(&cache, Room { peak_bytes: u64::MAX, ..Room::default() }).unwrap_err().to_string();
-        assert!(error.contains("RESIDUAL_CACHE_DIR") && error.contains("18446744073710 MB needed"), "{error}");
     }
 }

@@ -18,6 +18,7 @@ mod library;
 mod locate;
 mod pip;
 mod receipt;
+mod room;
 mod search;
 mod version;
 mod wheel;
@@ -26,15 +27,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use advice::{Advice, faster_here};
-pub use bundle::Room;
 pub use cuda::cuda_libraries_folder;
 pub use driver::{DRIVER_MAJOR_MIN, DriverError, DriverVersion, gpu_driver};
 pub use error::RuntimeError;
 pub use hardware::Hardware;
-pub use install::{Installed, Refresh, find_or_install, install, room};
+pub use install::{Installed, Refresh, find_or_install, install};
 pub use library::Unfit;
 pub use locate::{Candidate, Found, Source, State, candidates, find, openvino_plugin};
 pub use receipt::{Damage, Depth};
+pub use room::{Room, room};
 pub use search::Search;
 pub use version::Version;
 
