@@ -3,6 +3,7 @@
 //! settings -> listener -> models -> runtime library -> engines -> ready -> signal -> drain. The listener comes first, so
 //! that a port in use is noticed before anything is loaded and probes can tell a starting server from a dead one.
 
+mod ready;
 mod story;
 
 use std::net::SocketAddr;
@@ -23,12 +24,13 @@ use crate::models::{Changes, Models, Source, Starter};
 use crate::pipeline::batch;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
-use crate::pipeline::infer::{Environment, GpuOptions, InferError, LayoutRequest, Provider, ProviderChoice};
+use crate::pipeline::infer::{GpuOptions, LayoutRequest};
 use crate::pipeline::{Engine, EngineOptions, PreparePool};
-use crate::runtime::{self, Flavour, Found, Search};
+use crate::runtime::Search;
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
 use crate::telemetry::Metrics;
 use crate::zoo::{self, Choices, Wanted};
+use ready::{Ready, ready_runtime};
 use story::Story;
 
 /// Async threads only move bytes; more than a few of them would only be switched between.
@@ -144,6 +146,9 @@ impl Server {
         self.lifecycle.advance(Phase::Ready);
         let story = Story::new(self.address, &self.models.ready(), &ready.found, started.elapsed());
         story.log(self.settings.log.log_format);
+        if let Some(advice) = ready.advice {
+            tracing::info!("{advice}");
+        }
         Ok(())
     }
 
@@ -232,24 +237,6 @@ pub fn engine(
     Ok(starter(&ready_runtime(runtime)?, runtime, batch, pool, Metrics::new()).start(opened)?)
 }
 
-/// The loaded runtime, and where it was found.
-struct Ready {
-    environment: Environment,
-    found: Found,
-}
-
-fn ready_runtime(settings: &RuntimeSettings) -> anyhow::Result<Ready> {
-    let found = runtime::find_or_install(&search(settings), &|line| tracing::info!("{line}"))?;
-    let environment = match Environment::load(&found.library, found.provider_plugin.as_deref()) {
-        Err(error @ InferError::Provider { .. }) if settings.provider == ProviderChoice::Auto => {
-            tracing::warn!("auto: {error}");
-            Environment::load(&found.library, None)?
-        }
-        loaded => loaded?,
-    };
-    Ok(Ready { environment, found })
-}
-
 fn starter(
     ready: &Ready,
     runtime: &RuntimeSettings,
@@ -284,32 +271,6 @@ fn source_of(settings: &ModelSettings) -> Source {
         wanted: settings.wanted(),
         default: settings.default_model.clone(),
         presets: settings.preset.clone(),
-    }
-}
-
-/// The environment's search for the runtime library, with the settings laid over it.
-fn search(settings: &RuntimeSettings) -> Search {
-    let environment = Search::from_environment();
-    let search =
-        Search { ort_lib: settings.ort_lib.clone().or(environment.ort_lib), offline: settings.offline, ..environment };
-    let flavour = match settings.provider {
-        ProviderChoice::Named(Provider::Cpu) => Flavour::Cpu,
-        ProviderChoice::Named(Provider::Openvino) => Flavour::Openvino,
-        ProviderChoice::Named(Provider::Cuda | Provider::Tensorrt) => Flavour::Cuda,
-        ProviderChoice::Auto => fastest_installed(&search),
-    };
-    Search { flavour, ..search }
-}
-
-/// What `auto` has to choose from: whatever was installed beside the CPU library. Damaged files are no reason not to start.
-fn fastest_installed(search: &Search) -> Flavour {
-    match runtime::openvino_plugin(search) {
-        Ok(Some(_)) => Flavour::Openvino,
-        Ok(None) => Flavour::Cpu,
-        Err(error) => {
-            tracing::warn!("auto: OpenVINO is left out: {error}");
-            Flavour::Cpu
-        }
     }
 }
 

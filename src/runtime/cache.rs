@@ -17,9 +17,6 @@ use std::time::{Duration, Instant};
 use super::receipt::{Damage, Depth, Receipt};
 use super::{Flavour, RUNTIME_VERSION, RuntimeError, absolute};
 
-/// How long to wait for another process that installs: longer than that process lets pip run.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(20 * 60);
-
 /// How often the lock is tried. The standard library has no wait with a limit, and a human is waiting anyway.
 const LOCK_POLL: Duration = Duration::from_millis(50);
 
@@ -90,7 +87,12 @@ impl Cache {
     }
 
     /// Takes the lock of a flavour, creating the cache folder if need be. `waiting` is called once if another has it.
-    pub(crate) fn lock(&self, flavour: Flavour, waiting: impl FnOnce()) -> Result<Lock, RuntimeError> {
+    pub(crate) fn lock(
+        &self,
+        flavour: Flavour,
+        wait_max: Duration,
+        waiting: impl FnOnce(),
+    ) -> Result<Lock, RuntimeError> {
         let not_writable = |path: &Path| {
             let folder = path.to_path_buf();
             move |why: io::Error| RuntimeError::CacheNotWritable { folder, why }
@@ -107,8 +109,8 @@ impl Cache {
                 Err(TryLockError::Error(why)) => {
                     return Err(RuntimeError::Io { action: "lock", path, why });
                 }
-                Err(TryLockError::WouldBlock) if start.elapsed() >= LOCK_WAIT_MAX => {
-                    return Err(RuntimeError::Locked { lock: path, waited: LOCK_WAIT_MAX });
+                Err(TryLockError::WouldBlock) if start.elapsed() >= wait_max => {
+                    return Err(RuntimeError::Locked { lock: path, waited: wait_max });
                 }
                 Err(TryLockError::WouldBlock) => {
                     if let Some(waiting) = waiting.take() {

@@ -202,6 +202,20 @@ pub enum RuntimeError {
         available: String,
     },
 
+    /// The disk has no room for what is to be fetched and unpacked.
+    #[error(
+        "fetch to {folder}: {} MB needed there while it is unpacked, found {} MB free; make room, or set \
+         RESIDUAL_CACHE_DIR to a folder on a larger disk", .needed_bytes.div_ceil(1_000_000), .free_bytes / 1_000_000
+    )]
+    DiskFull {
+        /// The cache folder.
+        folder: PathBuf,
+        /// At the worst moment.
+        needed_bytes: u64,
+        /// What the file system gives this user.
+        free_bytes: u64,
+    },
+
     /// The system refused something in the cache folder, a full disk for instance.
     #[error(
         "{action} {path}: {why}; check the disk's free space and rights, or set RESIDUAL_CACHE_DIR to another folder"

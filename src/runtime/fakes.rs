@@ -5,7 +5,9 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::bundle::Bundle;
 use super::wheel::Wheel;
+
 use super::{Flavour, Search};
 
 /// The first bytes of a shared library for this machine.
@@ -37,22 +39,25 @@ pub(crate) fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap().into_inner()
 }
 
-/// A wheel of the flavour for this machine, with its file name.
+/// A wheel for this machine, with its file name: its library beside things that are left behind.
+fn packed(wheel: &Wheel, library: &[u8]) -> (String, Vec<u8>) {
+    let name = format!("{}-{}-cp312-cp312-{}.whl", wheel.package.replace('-', "_"), wheel.version, wheel.tag);
+    let mut entries = vec![
+        (format!("{}/__init__.py", wheel.folder), b"python".to_vec()),
+        (format!("{}/{}", wheel.folder, wheel.library), library.to_vec()),
+    ];
+    if wheel.package.starts_with("onnxruntime") {
+        for provider in ["shared", "cuda"] {
+            entries.push((format!("{}/libonnxruntime_providers_{provider}.so", wheel.folder), library_head()));
+        }
+    }
+    let entries: Vec<_> = entries.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    (name, zip(&entries))
+}
+
+/// The first wheel of the flavour for this machine, with its file name.
 pub(crate) fn wheel(flavour: Flavour) -> (String, Vec<u8>) {
-    let wheel = Wheel::for_host(flavour).unwrap();
-    let name =
-        format!("{}-{}-cp312-cp312-{}.whl", wheel.package.replace('-', "_"), wheel.version, wheel.platform.tag());
-    let folder = match flavour {
-        Flavour::Cpu | Flavour::Cuda => "onnxruntime/capi",
-        Flavour::Openvino => "onnxruntime_ep_openvino",
-    };
-    let bytes = zip(&[
-        (&format!("{folder}/__init__.py"), b"python"),
-        (&format!("{folder}/{}", wheel.library), &library("1.31.1")),
-        (&format!("{folder}/libonnxruntime_providers_shared.so"), &library_head()),
-        (&format!("{folder}/libonnxruntime_providers_cuda.so"), &library_head()),
-    ]);
-    (name, bytes)
+    packed(Bundle::for_host(flavour).unwrap().main(), &library("1.31.1"))
 }
 
 /// A script that answers to `-m pip download`.
@@ -88,6 +93,26 @@ impl FakePython {
         let served = folder.join("served");
         std::fs::write(&served, bytes).unwrap();
         Self::running(folder, &format!("cp '{}' \"$dest/{name}\"", served.display()))
+    }
+
+    /// An interpreter whose pip brings every wheel of the flavour, the one that it is asked for.
+    pub(crate) fn serving_all(folder: &Path, flavour: Flavour) -> Self {
+        let cases: String = Bundle::for_host(flavour)
+            .unwrap()
+            .wheels
+            .iter()
+            .map(|wheel| {
+                let (name, bytes) = packed(wheel, &library("1.31.1"));
+                let served = folder.join(wheel.package);
+                std::fs::write(&served, bytes).unwrap();
+                format!(
+                    "grep -q '^{}==' \"$dest/../requirements.txt\" && cp '{}' \"$dest/{name}\"\n",
+                    wheel.package,
+                    served.display()
+                )
+            })
+            .collect();
+        Self::running(folder, &format!("{cases}exit 0"))
     }
 
     /// How often it was run.

@@ -5,12 +5,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::bundle::Bundle;
 use super::cache::{self, Cache, Entry, Lock};
 use super::library::{check_machine, inspect};
-use super::locate::{Found, add_plugin, find_library};
-use super::receipt::{self, Depth, FileRecord, RECEIPT_FILE, Receipt};
+use super::locate::{Found, complete, find_library};
+use super::receipt::{self, Depth, FileRecord, Origin, RECEIPT_FILE, Receipt};
+use super::room::{Room, check_room};
 use super::wheel::Wheel;
 use super::{Flavour, RUNTIME_VERSION, RuntimeError, Search, pip};
+
+/// How much longer than pip may take another process is given to unpack and check what it fetched.
+const UNPACK_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// Whether to fetch what is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +65,10 @@ pub fn find_or_install(search: &Search, progress: &dyn Fn(&str)) -> Result<Found
         }
         found => found?,
     };
-    let found = found.map(|found| add_plugin(search, found)).transpose()?.flatten();
+    let found = found.map(|found| complete(search, found)).transpose()?.flatten();
     found.ok_or_else(|| match search.flavour {
         Flavour::Cpu => RuntimeError::Offline { cache: search.cache_name() },
-        flavour @ (Flavour::Openvino | Flavour::Cuda) => {
+        flavour @ (Flavour::Openvino | Flavour::Cuda | Flavour::CudaLibraries) => {
             RuntimeError::NotInstalled { flavour, cache: search.cache_name() }
         }
     })
@@ -72,7 +77,7 @@ pub fn find_or_install(search: &Search, progress: &dyn Fn(&str)) -> Result<Found
 /// Fetches a flavour into the cache.
 ///
 /// # Errors
-/// Everything that can go wrong with pip, the wheel and the cache folder; the cache is then as it was before.
+/// Everything that can go wrong with pip, the wheels and the cache folder; the cache is then as it was before.
 pub fn install(
     search: &Search,
     flavour: Flavour,
@@ -81,10 +86,6 @@ pub fn install(
 ) -> Result<Installed, RuntimeError> {
     let start = Instant::now();
     let cache = search.cache()?;
-    let present = || match refresh {
-        Refresh::IfNeeded => cache.open(flavour, Depth::Full).ok().flatten(),
-        Refresh::Always => None,
-    };
     let done = |entry: &Entry, fetched| Installed {
         flavour,
         version: entry.receipt.version.clone(),
@@ -94,47 +95,83 @@ pub fn install(
         fetched,
     };
 
-    if let Some(entry) = present() {
+    if let Some(entry) = present(&cache, flavour, refresh) {
         return Ok(done(&entry, false));
     }
     if search.offline {
         return Err(RuntimeError::FetchForbidden { flavour, cache: search.cache_name() });
     }
-    let wheel = Wheel::for_host(flavour)?;
-    let lock = cache.lock(flavour, || progress(&format!("waiting for another process that installs {flavour}")))?;
+    let bundle = Bundle::for_host(flavour)?;
+    let wait_max = UNPACK_MAX + bundle.wheels.iter().map(pip::fetch_max).sum::<Duration>();
+    let waiting = || progress(&format!("waiting for another process that installs {flavour}"));
+    let lock = cache.lock(flavour, wait_max, waiting)?;
     // Another process may have brought it while this one waited.
-    if let Some(entry) = present() {
+    if let Some(entry) = present(&cache, flavour, refresh) {
         return Ok(done(&entry, false));
     }
+    cache.clear_stale(flavour, &lock)?;
+    let room = Room::of(bundle.wheels);
+    check_room(&cache, room)?;
     let folder = cache.folder(flavour);
     progress(&format!(
-        "fetching the {flavour} flavour of ONNX Runtime ({}) to {}",
-        wheel.requirement(),
+        "fetching the {flavour} flavour of ONNX Runtime ({}, {:.0} MB) to {}",
+        match bundle.wheels {
+            [wheel] => wheel.requirement(),
+            wheels => format!("{} wheels", wheels.len()),
+        },
+        room.fetched_bytes as f64 / 1e6,
         folder.display()
     ));
-    let receipt = fetch(search, &wheel, &cache, &lock)?;
+    let receipt = fetch(search, bundle, &cache, &lock, progress)?;
     Ok(done(&Entry { folder, receipt }, true))
 }
 
-/// Brings the wheel, unpacks it, checks what came out and puts it in place.
-fn fetch(search: &Search, wheel: &Wheel, cache: &Cache, lock: &Lock) -> Result<Receipt, RuntimeError> {
-    cache.clear_stale(wheel.flavour, lock)?;
-    let partial = Partial::create(cache.partial(wheel.flavour))?;
-    let file = pip::download(&search.python, wheel, &partial.path)?;
+/// The flavour as it lies in the cache, unless it is to be fetched anyway.
+pub(crate) fn present(cache: &Cache, flavour: Flavour, refresh: Refresh) -> Option<Entry> {
+    match refresh {
+        Refresh::IfNeeded => cache.open(flavour, Depth::Full).ok().flatten(),
+        Refresh::Always => None,
+    }
+}
+
+/// Brings the wheels one after the other, unpacks them, checks what came out and puts it in place.
+fn fetch(
+    search: &Search,
+    bundle: Bundle,
+    cache: &Cache,
+    lock: &Lock,
+    progress: &dyn Fn(&str),
+) -> Result<Receipt, RuntimeError> {
+    let partial = Partial::create(cache.partial(bundle.flavour))?;
     let finished = partial.path.join("finished");
     fs::create_dir(&finished).map_err(RuntimeError::io("create", &finished))?;
-    let files = wheel.unpack(&file, &finished)?;
-    check(wheel, &file, &finished.join(wheel.library))?;
-    let receipt = write_receipt(wheel, &file, &finished, files)?;
+    let (mut origins, mut files) = (Vec::new(), Vec::new());
+    for (index, wheel) in bundle.wheels.iter().enumerate() {
+        if bundle.wheels.len() > 1 {
+            let (number, len) = (index + 1, bundle.wheels.len());
+            let megabytes = wheel.bytes as f64 / 1e6;
+            progress(&format!("fetching {number} of {len}: {}, {megabytes:.0} MB", wheel.requirement()));
+        }
+        let download = partial.path.join(wheel.package);
+        fs::create_dir(&download).map_err(RuntimeError::io("create", &download))?;
+        let file = pip::download(&search.python, wheel, &download)?;
+        files.extend(wheel.unpack(&file, &finished)?);
+        check(bundle.flavour, wheel, &file, &finished.join(wheel.library))?;
+        origins.push(origin(wheel, &file)?);
+        // The next one may need the room.
+        fs::remove_dir_all(&download).map_err(RuntimeError::io("remove", &download))?;
+    }
+    files.sort();
+    let receipt = write_receipt(bundle, origins, files, &finished)?;
     cache::sync_folder(&finished)?;
-    cache.publish(wheel.flavour, &finished, lock)?;
+    cache.publish(bundle.flavour, &finished, lock)?;
     Ok(receipt)
 }
 
 /// Looks at the unpacked library as a search would look at any other.
-fn check(wheel: &Wheel, file: &Path, library: &Path) -> Result<(), RuntimeError> {
-    let why = match wheel.flavour {
-        Flavour::Openvino => check_machine(library).err().map(|unfit| unfit.to_string()),
+fn check(flavour: Flavour, wheel: &Wheel, file: &Path, library: &Path) -> Result<(), RuntimeError> {
+    let why = match flavour {
+        Flavour::Openvino | Flavour::CudaLibraries => check_machine(library).err().map(|unfit| unfit.to_string()),
         Flavour::Cpu | Flavour::Cuda => match inspect(library) {
             Ok(Some(version)) if version != RUNTIME_VERSION => {
                 Some(format!("it is version {version}, expected {RUNTIME_VERSION}"))
@@ -143,13 +180,27 @@ fn check(wheel: &Wheel, file: &Path, library: &Path) -> Result<(), RuntimeError>
             Err(unfit) => Some(unfit.to_string()),
         },
     };
-    let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    why.map_or(Ok(()), |why| Err(RuntimeError::BadWheel { file, why: format!("{}: {why}", wheel.library) }))
+    why.map_or(Ok(()), |why| {
+        Err(RuntimeError::BadWheel { file: file_name(file), why: format!("{}: {why}", wheel.library) })
+    })
 }
 
-fn write_receipt(wheel: &Wheel, file: &Path, folder: &Path, files: Vec<PathBuf>) -> Result<Receipt, RuntimeError> {
+fn file_name(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn origin(wheel: &Wheel, file: &Path) -> Result<Origin, RuntimeError> {
     let wheel_sha256 =
         File::open(file).and_then(|mut file| receipt::hash(&mut file)).map_err(RuntimeError::io("read", file))?;
+    Ok(Origin { package: wheel.package.into(), version: wheel.version.into(), wheel: file_name(file), wheel_sha256 })
+}
+
+fn write_receipt(
+    bundle: Bundle,
+    mut origins: Vec<Origin>,
+    files: Vec<PathBuf>,
+    folder: &Path,
+) -> Result<Receipt, RuntimeError> {
     let files = files
         .into_iter()
         .map(|path| {
@@ -157,13 +208,15 @@ fn write_receipt(wheel: &Wheel, file: &Path, folder: &Path, files: Vec<PathBuf>)
             FileRecord::measure(folder, path).map_err(RuntimeError::io("read", &whole))
         })
         .collect::<Result<Vec<_>, _>>()?;
+    let main = origins.remove(0);
     let receipt = Receipt {
-        flavour: wheel.flavour,
-        package: wheel.package.into(),
-        version: wheel.version.to_string(),
-        wheel: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        wheel_sha256,
-        library: wheel.library.into(),
+        flavour: bundle.flavour,
+        package: main.package,
+        version: main.version,
+        wheel: main.wheel,
+        wheel_sha256: main.wheel_sha256,
+        further: origins,
+        library: bundle.main().library.into(),
         files,
     };
     let path = folder.join(RECEIPT_FILE);
@@ -333,7 +386,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut search, _python) = fakes::search(folder.path());
         let (name, _) = fakes::wheel(Flavour::Cpu);
-        let wheel = Wheel::for_host(Flavour::Cpu).unwrap();
+        let wheel = Bundle::for_host(Flavour::Cpu).unwrap().main();
         for (library, expected) in
             [(fakes::library("1.30.0"), "version 1.30.0"), (b"text".to_vec(), "not a shared library")]
         {
@@ -342,5 +395,48 @@ mod tests {
             let error = find_or_install(&search, &|_| {}).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn several_wheels_become_one_folder_with_one_receipt() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut search, _python) = fakes::search(folder.path());
+        let python = FakePython::serving_all(folder.path(), Flavour::CudaLibraries);
+        search.python = python.path.clone();
+        let said = RefCell::new(Vec::new());
+        let installed = install(&search, Flavour::CudaLibraries, Refresh::IfNeeded, &|line| {
+            // While the second wheel is fetched the first one is gone.
+            let partial =
+                folder.path().join(format!("cache/onnxruntime-1.31.1/cuda-libraries.partial-{}", std::process::id()));
+            assert!(!partial.join("nvidia-cuda-runtime").exists(), "{line}");
+            said.borrow_mut().push(line.to_owned());
+        })
+        .unwrap();
+        assert_eq!(python.calls(), 5);
+        assert_eq!(said.borrow().len(), 6);
+        assert!(said.borrow()[0].contains("(5 wheels, 926 MB)"), "{said:?}");
+        assert_eq!(said.borrow()[2], "fetching 2 of 5: nvidia-cublas==13.1.0.3, 423 MB");
+        assert_eq!(installed.version, "13.0.96");
+        assert!(installed.library.ends_with("cuda-libraries/libcudart.so.13"), "{installed:?}");
+        let kept = folder.path().join("cache/onnxruntime-1.31.1/cuda-libraries");
+        let expected =
+            ["libcublas.so.13", "libcudart.so.13", "libcudnn.so.9", "libcurand.so.10", "libnvrtc.so.13", RECEIPT_FILE];
+        assert_eq!(names(&kept), expected);
+        let receipt = Receipt::read(&kept).unwrap();
+        let packages: Vec<_> = receipt.further.iter().map(|origin| origin.package.as_str()).collect();
+        assert_eq!(packages, ["nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-cuda-nvrtc", "nvidia-curand"]);
+        assert!(receipt.further.iter().all(|origin| origin.wheel_sha256.len() == 64), "{receipt:?}");
+        assert!(!install(&search, Flavour::CudaLibraries, Refresh::IfNeeded, &|_| {}).unwrap().fetched);
+    }
+
+    #[test]
+    fn failure_in_the_middle_of_several_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut search, _python) = fakes::search(folder.path());
+        search.python = FakePython::serving_all(folder.path(), Flavour::CudaLibraries).path;
+        fs::write(folder.path().join("nvidia-cudnn-cu13"), "<html>sign in</html>").unwrap();
+        let error = install(&search, Flavour::CudaLibraries, Refresh::IfNeeded, &|_| {}).unwrap_err();
+        assert!(error.to_string().contains("nvidia_cudnn_cu13-9.14.0.64"), "{error}");
+        assert_eq!(names(&folder.path().join("cache/onnxruntime-1.31.1")), ["cuda-libraries.lock"]);
     }
 }

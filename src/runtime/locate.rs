@@ -45,6 +45,9 @@ pub struct Found {
     pub source: Source,
     /// The OpenVINO plugin to register; present exactly when [`Flavour::Openvino`] was asked for.
     pub provider_plugin: Option<PathBuf>,
+    /// Libraries to open before a CUDA or TensorRT session is made, first to last; a bare name is the loader's to find.
+    /// Empty for the other flavours, and for a library that was not fetched by this program.
+    pub preload: Vec<PathBuf>,
 }
 
 /// One line of `residual runtime list`: a place and what stands there.
@@ -80,13 +83,17 @@ pub enum State {
 /// # Errors
 /// A file given by the user that is unfit, and a damaged cache, are errors: the user meant that one.
 pub fn find(search: &Search) -> Result<Option<Found>, RuntimeError> {
-    find_library(search)?.map_or(Ok(None), |found| add_plugin(search, found))
+    find_library(search)?.map_or(Ok(None), |found| complete(search, found))
 }
 
-/// Adds the plugin that the flavour needs to a library; nothing if it is not there.
-pub(crate) fn add_plugin(search: &Search, found: Found) -> Result<Option<Found>, RuntimeError> {
+/// Adds to a library what else the flavour needs; nothing if its plugin is not there.
+pub(crate) fn complete(search: &Search, found: Found) -> Result<Option<Found>, RuntimeError> {
     match search.flavour {
-        Flavour::Cpu | Flavour::Cuda => Ok(Some(found)),
+        Flavour::Cpu => Ok(Some(found)),
+        Flavour::Cuda | Flavour::CudaLibraries => {
+            let preload = super::cuda::preload(search, &found.library)?;
+            Ok(Some(Found { preload, ..found }))
+        }
         Flavour::Openvino => {
             let plugin = openvino_plugin(search)?;
             Ok(plugin.map(|plugin| Found { provider_plugin: Some(plugin), ..found }))
@@ -99,7 +106,9 @@ pub(crate) fn find_library(search: &Search) -> Result<Option<Found>, RuntimeErro
     for place in places(search) {
         let Candidate { source, path, version, state, .. } = look(search, place, Depth::Quick);
         match state {
-            State::Ready => return Ok(Some(Found { library: path, version, source, provider_plugin: None })),
+            State::Ready => {
+                return Ok(Some(Found { library: path, version, source, provider_plugin: None, preload: Vec::new() }));
+            }
             State::NotInstalled => {}
             State::Damaged(damage) => {
                 return Err(RuntimeError::Damaged { flavour: search.flavour.library(), folder: path, damage });
@@ -180,7 +189,7 @@ fn look(search: &Search, place: Place, depth: Depth) -> Candidate {
     match place {
         Place::File(source, path) => {
             let is_given = source == Source::Explicit;
-            let needs_cuda = search.flavour == Flavour::Cuda && !is_given;
+            let needs_cuda = search.flavour.library() == Flavour::Cuda && !is_given;
             let state = match inspect(&path) {
                 Ok(_) if needs_cuda && !path.with_file_name("libonnxruntime_providers_cuda.so").exists() => {
                     Err(Unfit::WithoutCuda)
@@ -362,6 +371,6 @@ mod tests {
         search.ort_lib = Some(folder.path().join("none.so"));
         assert_eq!(marked(&search), None, "nor is an unfit given file");
         let absent = candidates(&search, Depth::Quick).into_iter();
-        assert_eq!(absent.filter(|candidate| matches!(candidate.state, State::NotInstalled)).count(), 2);
+        assert_eq!(absent.filter(|candidate| matches!(candidate.state, State::NotInstalled)).count(), 3);
     }
 }

@@ -4,15 +4,21 @@
 //! [`install`] downloads the official Python wheel with pip and unpacks its shared libraries into the user's cache.
 //! Loading the library, and choosing a provider, is left to `pipeline::infer`.
 
+mod advice;
+mod bundle;
 mod cache;
+mod cuda;
+mod driver;
 mod error;
 #[cfg(test)]
 mod fakes;
+mod hardware;
 mod install;
 mod library;
 mod locate;
 mod pip;
 mod receipt;
+mod room;
 mod search;
 mod version;
 mod wheel;
@@ -20,11 +26,16 @@ mod wheel;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use advice::{Advice, faster_here};
+pub use cuda::cuda_libraries_folder;
+pub use driver::{DRIVER_MAJOR_MIN, DriverError, DriverVersion, gpu_driver};
 pub use error::RuntimeError;
+pub use hardware::Hardware;
 pub use install::{Installed, Refresh, find_or_install, install};
 pub use library::Unfit;
 pub use locate::{Candidate, Found, Source, State, candidates, find, openvino_plugin};
 pub use receipt::{Damage, Depth};
+pub use room::{Room, room};
 pub use search::Search;
 pub use version::Version;
 
@@ -39,7 +50,7 @@ pub const OPENVINO_PLUGIN_VERSION: Version = Version { major: 1, minor: 8, patch
 
 /// Which build of ONNX Runtime, or which addition to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Flavour {
     /// The library with the CPU provider alone; runs everywhere.
     Cpu,
@@ -47,17 +58,20 @@ pub enum Flavour {
     Openvino,
     /// The library with the CUDA and TensorRT providers; needs an NVIDIA driver, CUDA 13 and cuDNN 9.
     Cuda,
+    /// CUDA 13 and cuDNN 9 as far as the CUDA provider needs them; opened before it where they are installed.
+    CudaLibraries,
 }
 
 impl Flavour {
     /// Every flavour, the most common first.
-    pub const ALL: [Self; 3] = [Self::Cpu, Self::Openvino, Self::Cuda];
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Openvino, Self::Cuda, Self::CudaLibraries];
 
-    /// The flavour whose wheel holds the ONNX Runtime library itself: the OpenVINO plugin runs on the CPU library.
+    /// The flavour whose wheel holds the ONNX Runtime library itself: the OpenVINO plugin runs on the CPU library, and
+    /// only the CUDA one has a use for the CUDA libraries.
     pub fn library(self) -> Self {
         match self {
             Self::Cpu | Self::Openvino => Self::Cpu,
-            Self::Cuda => Self::Cuda,
+            Self::Cuda | Self::CudaLibraries => Self::Cuda,
         }
     }
 
@@ -67,6 +81,7 @@ impl Flavour {
             Self::Cpu => "cpu",
             Self::Openvino => "openvino",
             Self::Cuda => "cuda",
+            Self::CudaLibraries => "cuda-libraries",
         }
     }
 

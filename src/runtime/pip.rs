@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use super::wheel::{PYTHON_ABI, PYTHON_VERSION, Wheel};
 use super::{RuntimeError, absolute};
 
-/// How long pip may take. The CUDA wheel has 256 MB, which a 3 Mbit/s line brings in 12 minutes.
+/// How long pip may take for a small wheel; it may have to wait for a mirror.
 const FETCH_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// The slowest line that a large wheel is waited for on: 2 Mbit/s.
+const FETCH_BYTES_PER_SECOND_MIN: u64 = 250_000;
 
 /// How often to look whether pip is done. Short beside the second that pip itself takes to start.
 const FETCH_POLL: Duration = Duration::from_millis(20);
@@ -18,6 +21,11 @@ const FETCH_POLL: Duration = Duration::from_millis(20);
 /// How much of the end of pip's complaints is kept, and how many lines of that are shown.
 const STDERR_BYTES_MAX: usize = 8 << 10;
 const STDERR_LINES_MAX: usize = 12;
+
+/// How long pip may take for a wheel.
+pub(crate) fn fetch_max(wheel: &Wheel) -> Duration {
+    FETCH_MAX.max(Duration::from_secs(wheel.bytes / FETCH_BYTES_PER_SECOND_MIN))
+}
 
 /// Downloads a wheel into `folder`, which is ours alone, and returns its path.
 pub(crate) fn download(python: &Path, wheel: &Wheel, folder: &Path) -> Result<PathBuf, RuntimeError> {
@@ -32,14 +40,15 @@ pub(crate) fn download(python: &Path, wheel: &Wheel, folder: &Path) -> Result<Pa
     // Emptied while pip runs, so that it never waits for us; the thread ends with pip. A file would do, except that the
     // complaint most worth reading, about a full disk, would not fit on that disk.
     let stderr = child.stderr.take().map(|stderr| std::thread::spawn(move || last_lines(stderr)));
-    let status = wait(&mut child, FETCH_MAX).map_err(RuntimeError::io("wait for", python))?;
+    let limit = fetch_max(wheel);
+    let status = wait(&mut child, limit).map_err(RuntimeError::io("wait for", python))?;
     match status {
         Some(status) if status.success() => only_wheel(wheel, &dest),
         Some(status) => {
             let stderr = stderr.and_then(|thread| thread.join().ok()).unwrap_or_default();
             Err(explain(python, wheel, status, &stderr))
         }
-        None => Err(RuntimeError::PipTooSlow { package: wheel.requirement(), waited: FETCH_MAX }),
+        None => Err(RuntimeError::PipTooSlow { package: wheel.requirement(), waited: limit }),
     }
 }
 
@@ -58,13 +67,13 @@ fn command(python: &Path, wheel: &Wheel, folder: &Path, dest: &Path) -> Result<C
         .args(["download", "--quiet", "--progress-bar", "off"])
         .args(["--no-deps", "--only-binary=:all:", "--require-hashes"])
         .args(["--implementation", "cp", "--python-version", PYTHON_VERSION, "--abi", PYTHON_ABI])
-        .args(["--platform", wheel.platform.tag()])
+        .args(["--platform", wheel.tag])
         .arg("--dest")
         .arg(dest)
         .arg("--requirement")
         .arg(&requirements)
         .env("PIP_REQUIRE_VIRTUALENV", "0")
-        // pip downloads to its temporary folder first. A wheel of 256 MB may not fit on /tmp, and what an ended pip
+        // pip downloads to its temporary folder first. A wheel of 423 MB may not fit on /tmp, and what an ended pip
         // leaves there nobody removes.
         .env("TMPDIR", folder)
         // `-m` looks for modules in the working folder first; ours has none that could pass for pip.
@@ -101,7 +110,7 @@ fn only_wheel(wheel: &Wheel, dest: &Path) -> Result<PathBuf, RuntimeError> {
     };
     let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if !wheel.fits(&file) {
-        return Err(RuntimeError::WrongWheel { file, expected: wheel.platform.tag() });
+        return Err(RuntimeError::WrongWheel { file, expected: wheel.tag });
     }
     Ok(path.clone())
 }
@@ -132,24 +141,29 @@ fn last_lines(mut text: impl Read) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Flavour;
+    use super::super::bundle::Bundle;
     use super::super::fakes::{self, FakePython};
     use super::*;
+
+    fn cpu() -> Wheel {
+        *Bundle::for_host(Flavour::Cpu).unwrap().main()
+    }
 
     fn download_with(script: &str) -> RuntimeError {
         let folder = tempfile::tempdir().unwrap();
         let python = FakePython::running(folder.path(), script);
-        download(&python.path, &Wheel::for_host(Flavour::Cpu).unwrap(), folder.path()).unwrap_err()
+        download(&python.path, &cpu(), folder.path()).unwrap_err()
     }
 
     #[test]
     fn pip_gets_a_pinned_hash_and_no_say_in_the_platform() {
         let folder = tempfile::tempdir().unwrap();
-        let wheel = Wheel::for_host(Flavour::Cpu).unwrap();
+        let wheel = cpu();
         let command = command(Path::new("python3"), &wheel, folder.path(), Path::new("/dest")).unwrap();
         let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
         let args = args.join(" ");
         assert!(args.starts_with("-m pip --disable-pip-version-check --no-input"), "{args}");
-        assert!(args.contains(&format!("--platform {} --dest /dest", wheel.platform.tag())), "{args}");
+        assert!(args.contains(&format!("--platform {} --dest /dest", wheel.tag)), "{args}");
         let requirements = fs::read_to_string(folder.path().join("requirements.txt")).unwrap();
         assert_eq!(requirements, format!("onnxruntime==1.31.1 --hash=sha256:{}\n", wheel.sha256));
     }
@@ -157,7 +171,7 @@ mod tests {
     #[test]
     fn missing_python_says_how_to_go_on() {
         let folder = tempfile::tempdir().unwrap();
-        let wheel = Wheel::for_host(Flavour::Cpu).unwrap();
+        let wheel = cpu();
         let error = download(Path::new("/no/such/python3"), &wheel, folder.path()).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, RuntimeError::NoPython { .. }), "{text}");
@@ -188,8 +202,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let python =
             FakePython::serving(folder.path(), "onnxruntime-1.31.1-cp312-cp312-win_amd64.whl", &fakes::zip(&[]));
-        let error = download(&python.path, &Wheel::for_host(Flavour::Cpu).unwrap(), folder.path()).unwrap_err();
+        let error = download(&python.path, &cpu(), folder.path()).unwrap_err();
         assert!(matches!(error, RuntimeError::WrongWheel { .. }), "{error}");
+    }
+
+    #[test]
+    fn large_wheel_is_given_the_time_a_slow_line_takes() {
+        assert_eq!(fetch_max(&cpu()), FETCH_MAX);
+        let large = Wheel { bytes: 423_133_236, ..cpu() };
+        assert_eq!(fetch_max(&large), Duration::from_secs(1692));
     }
 
     #[test]

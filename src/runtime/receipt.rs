@@ -84,9 +84,21 @@ pub(crate) struct Receipt {
     pub(crate) version: String,
     pub(crate) wheel: String,
     pub(crate) wheel_sha256: String,
+    /// The other wheels of a flavour that needs several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) further: Vec<Origin>,
     /// The file to open: the library, or for OpenVINO the plugin.
     pub(crate) library: PathBuf,
     pub(crate) files: Vec<FileRecord>,
+}
+
+/// One wheel of a receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    pub(crate) package: String,
+    pub(crate) version: String,
+    pub(crate) wheel: String,
+    pub(crate) wheel_sha256: String,
 }
 
 /// One file of a receipt.
@@ -209,6 +221,7 @@ mod tests {
             version: "1.31.1".into(),
             wheel: "some.whl".into(),
             wheel_sha256: String::new(),
+            further: Vec::new(),
             library: path.clone(),
             files: vec![FileRecord::measure(folder, path).unwrap()],
         }

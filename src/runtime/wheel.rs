@@ -1,12 +1,12 @@
-//! The official wheels: which one a flavour and a machine need, and which of its files are worth keeping.
+//! One official wheel: what it is called on the package index, and which of its files are worth keeping.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use super::{Flavour, NOTICES, OPENVINO_PLUGIN_VERSION, RUNTIME_VERSION, RuntimeError, Version};
+use super::{NOTICES, RuntimeError};
 
-/// More than any of the wheels unpacks to (the CUDA one: 315 MB), and less than a disk that a bad archive would fill.
+/// More than any of the wheels unpacks to (cuBLAS: 596 MB), and less than a disk that a bad archive would fill.
 const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 
 /// More than any of the wheels has (the CPU one: 348), each a few hundred bytes of memory.
@@ -17,92 +17,28 @@ const ENTRIES_MAX: usize = 10_000;
 pub(crate) const PYTHON_VERSION: &str = "3.12";
 pub(crate) const PYTHON_ABI: &str = "cp312";
 
-/// The machines that ONNX Runtime publishes wheels for, of those that this program runs on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Platform {
-    LinuxX86,
-    LinuxArm,
-    MacosArm,
-}
-
-impl Platform {
-    const ALL: [Self; 3] = [Self::LinuxX86, Self::LinuxArm, Self::MacosArm];
-
-    /// The machine this program was built for. The Linux wheels need glibc, so a musl build has none.
-    pub(crate) fn host() -> Option<Self> {
-        match (std::env::consts::OS, std::env::consts::ARCH) {
-            ("linux", _) if cfg!(not(target_env = "gnu")) => None,
-            ("linux", "x86_64") => Some(Self::LinuxX86),
-            ("linux", "aarch64") => Some(Self::LinuxArm),
-            ("macos", "aarch64") => Some(Self::MacosArm),
-            _ => None,
-        }
-    }
-
-    /// The platform tag to ask pip for, which is also the one in the wheel's file name.
-    pub(crate) fn tag(self) -> &'static str {
-        match self {
-            Self::LinuxX86 => "manylinux_2_28_x86_64",
-            Self::LinuxArm => "manylinux_2_28_aarch64",
-            Self::MacosArm => "macosx_14_0_arm64",
-        }
-    }
-}
-
 /// One wheel on the package index.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Wheel {
-    pub(crate) flavour: Flavour,
-    pub(crate) platform: Platform,
     pub(crate) package: &'static str,
-    pub(crate) version: Version,
-    /// Of the file that [`PYTHON_ABI`] and the platform's tag select; pip refuses any other.
+    pub(crate) version: &'static str,
+    /// The platform tag to ask pip for, which is also one of those in the file name.
+    pub(crate) tag: &'static str,
+    /// Of the file that [`PYTHON_ABI`] and the tag select; pip refuses any other.
     pub(crate) sha256: &'static str,
+    /// The size of that file.
+    pub(crate) bytes: u64,
+    /// What the files that are kept take.
+    pub(crate) unpacked_bytes: u64,
     /// The folder inside the wheel that holds the libraries.
-    folder: &'static str,
-    /// The file that gets opened, inside that folder.
+    pub(crate) folder: &'static str,
+    /// A library without which the wheel is not the right one, inside that folder.
     pub(crate) library: &'static str,
+    /// How the names of libraries begin that nothing here uses.
+    pub(crate) left_behind: &'static [&'static str],
 }
 
 impl Wheel {
-    /// The wheel of a flavour for a machine, where one was published. The hashes are those that the package index
-    /// lists.
-    pub(crate) fn of(flavour: Flavour, platform: Platform) -> Option<Self> {
-        let sha256 = match (flavour, platform) {
-            (Flavour::Cpu, Platform::LinuxX86) => "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
-            (Flavour::Cpu, Platform::LinuxArm) => "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc",
-            (Flavour::Cpu, Platform::MacosArm) => "96dd2564b10ea7153ad9c207e7cd8e5917cb3ba521e0e0a62ac03486fdc8d56c",
-            (Flavour::Openvino, Platform::LinuxX86) => {
-                "3832643158c8c187fcab6db661cde2a8c06a2b3559d95d0f2411ac0e51c5e924"
-            }
-            (Flavour::Cuda, Platform::LinuxX86) => "05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7",
-            (Flavour::Openvino | Flavour::Cuda, Platform::LinuxArm | Platform::MacosArm) => return None,
-        };
-        let (package, version, folder) = match flavour {
-            Flavour::Cpu => ("onnxruntime", RUNTIME_VERSION, "onnxruntime/capi"),
-            Flavour::Openvino => ("onnxruntime-ep-openvino", OPENVINO_PLUGIN_VERSION, "onnxruntime_ep_openvino"),
-            Flavour::Cuda => ("onnxruntime-gpu", RUNTIME_VERSION, "onnxruntime/capi"),
-        };
-        let library = match (flavour, platform) {
-            (Flavour::Openvino, _) => "libonnxruntime_providers_openvino_plugin.so",
-            (Flavour::Cpu | Flavour::Cuda, Platform::MacosArm) => "libonnxruntime.1.31.1.dylib",
-            (Flavour::Cpu | Flavour::Cuda, Platform::LinuxX86 | Platform::LinuxArm) => "libonnxruntime.so.1.31.1",
-        };
-        Some(Self { flavour, platform, package, version, sha256, folder, library })
-    }
-
-    /// The wheel of a flavour for this machine.
-    pub(crate) fn for_host(flavour: Flavour) -> Result<Self, RuntimeError> {
-        Platform::host().and_then(|platform| Self::of(flavour, platform)).ok_or_else(|| {
-            let available = Platform::ALL.into_iter().filter(|platform| Self::of(flavour, *platform).is_some());
-            RuntimeError::UnsupportedPlatform {
-                flavour,
-                host: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-                available: available.map(Platform::tag).collect::<Vec<_>>().join(", "),
-            }
-        })
-    }
-
     /// The requirement as pip reads it: `onnxruntime==1.31.1`.
     pub(crate) fn requirement(&self) -> String {
         format!("{}=={}", self.package, self.version)
@@ -111,7 +47,7 @@ impl Wheel {
     /// Tells whether a wheel's file name has the tag that was asked for. A name may carry several, joined by dots.
     pub(crate) fn fits(&self, file_name: &str) -> bool {
         let tags = file_name.strip_suffix(".whl").and_then(|stem| stem.rsplit('-').next());
-        tags.is_some_and(|tags| tags.split('.').any(|tag| tag == self.platform.tag()))
+        tags.is_some_and(|tags| tags.split('.').any(|tag| tag == self.tag))
     }
 
     /// Where a file of the wheel goes, relative to the flavour's folder; nothing for a file that is left behind.
@@ -126,8 +62,13 @@ impl Wheel {
         let is_data = name == "cache.json";
         if let Ok(inner) = entry.strip_prefix(self.folder)
             && (is_library || is_data)
+            && !self.left_behind.iter().any(|start| name.starts_with(start))
         {
             return Some(inner.to_path_buf());
+        }
+        // Beside the others' it needs a name of its own: each wheel of the CUDA libraries brings its terms as this.
+        if name == "License.txt" && entry.parent()?.ends_with("licenses") {
+            return Some(format!("{}-License.txt", self.package).into());
         }
         let top = Path::new(self.folder).components().next()?;
         (NOTICES.contains(&name) && entry.parent() == Some(Path::new(&top))).then(|| PathBuf::from(name))
@@ -195,11 +136,12 @@ pub(crate) fn is_plain_relative(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fakes;
+    use super::super::bundle::{Bundle, Platform};
+    use super::super::{Flavour, fakes};
     use super::*;
 
     fn linux(flavour: Flavour) -> Wheel {
-        Wheel::of(flavour, Platform::LinuxX86).unwrap()
+        *Bundle::of(flavour, Platform::LinuxX86).unwrap().main()
     }
 
     fn unpack(entries: &[(&str, &[u8])]) -> Result<Vec<PathBuf>, RuntimeError> {
@@ -242,6 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn cuda_libraries_keep_their_terms_and_leave_what_nothing_uses() {
+        let bundle = Bundle::of(Flavour::CudaLibraries, Platform::LinuxX86).unwrap();
+        let wheel = |package| bundle.wheels.iter().find(|wheel| wheel.package == package).unwrap();
+        let kept = |package, name: &str| wheel(package).destination(Path::new(name));
+        assert_eq!(kept("nvidia-cublas", "nvidia/cu13/lib/libcublasLt.so.13"), Some("libcublasLt.so.13".into()));
+        assert_eq!(kept("nvidia-cublas", "nvidia/cu13/lib/libnvblas.so.13"), None);
+        assert_eq!(kept("nvidia-cuda-nvrtc", "nvidia/cu13/lib/libnvrtc.so.13"), Some("libnvrtc.so.13".into()));
+        assert_eq!(kept("nvidia-cuda-nvrtc", "nvidia/cu13/lib/libnvrtc.alt.so.13"), None);
+        assert_eq!(kept("nvidia-cuda-runtime", "nvidia/cu13/lib/libcudart_static.a"), None);
+        assert_eq!(kept("nvidia-cuda-runtime", "nvidia/cu13/include/cuda_fp8.h"), None);
+        assert_eq!(
+            kept("nvidia-curand", "nvidia_curand-10.4.0.35.dist-info/licenses/License.txt"),
+            Some("nvidia-curand-License.txt".into())
+        );
+    }
+
+    #[test]
     fn paths_that_leave_the_folder_are_refused() {
         for name in ["../libevil.so", "/tmp/libevil.so", "onnxruntime/capi/../../../libevil.so"] {
             let error = unpack(&[(name, b"evil"), ("onnxruntime/capi/libonnxruntime.so.1.31.1", b"library")]);
@@ -273,16 +232,5 @@ mod tests {
         assert!(wheel.fits("onnxruntime-1.31.1-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"));
         assert!(!wheel.fits("onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_aarch64.whl"));
         assert!(!wheel.fits("onnxruntime-1.31.1.tar.gz"));
-    }
-
-    #[test]
-    fn every_published_wheel_has_a_whole_hash() {
-        for flavour in Flavour::ALL {
-            for wheel in Platform::ALL.into_iter().filter_map(|platform| Wheel::of(flavour, platform)) {
-                assert_eq!(wheel.sha256.len(), 64, "{wheel:?}");
-                assert!(wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()), "{wheel:?}");
-                assert!(wheel.library.contains("1.31.1") || flavour == Flavour::Openvino, "{wheel:?}");
-            }
-        }
     }
 }

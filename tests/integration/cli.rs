@@ -232,3 +232,25 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && !text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
 }
+
+#[test]
+fn runtime_names_the_cuda_libraries_and_what_brings_them() {
+    let cache = tempfile::tempdir().unwrap();
+    let runtime = |arguments: &[&str]| {
+        let cache = cache.path().to_str().unwrap();
+        run(&[&["runtime", "--offline", "--cache-dir", cache], arguments].concat())
+    };
+    let listed: Value = serde_json::from_slice(&runtime(&["list", "--json"]).stdout).unwrap();
+    let row = listed.as_array().unwrap().iter().find(|row| row["flavour"] == "cuda-libraries").unwrap();
+    assert_eq!((&row["state"], &row["chosen"]), (&"not installed".into(), &false.into()));
+    let path = runtime(&["path", "cuda-libraries"]);
+    assert_eq!((path.status.code(), path.stdout.len()), (Some(1), 0));
+    assert!(text(&path.stderr).contains("residual runtime install cuda-libraries"), "{}", text(&path.stderr));
+    for arguments in [["install", "cuda"].as_slice(), &["install", "cuda", "--no-cuda-libraries"]] {
+        let refused = runtime(arguments);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused.stderr).contains("offline mode forbids fetching"), "{}", text(&refused.stderr));
+    }
+    let wrong = runtime(&["install", "openvino", "--no-cuda-libraries"]);
+    assert!(text(&wrong.stderr).contains("only cuda brings the CUDA libraries"), "{}", text(&wrong.stderr));
+}

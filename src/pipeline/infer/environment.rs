@@ -8,6 +8,21 @@ use ort::ep::{self, ExecutionProvider as _};
 
 use super::{InferError, Provider};
 
+/// What the TensorRT provider needs beside the CUDA libraries (`readelf -d`); TensorRT 10, which no wheel holds.
+const TENSORRT_LIBRARIES: [&str; 2] = ["libnvinfer.so.10", "libnvonnxparser.so.10"];
+
+/// What to do where the loader finds no CUDA libraries by name.
+const CUDA_FIX: &str = "fetch CUDA 13 and cuDNN 9 with `residual runtime install cuda`, add the folder that has them to \
+                        LD_LIBRARY_PATH, or use `--provider cpu`";
+
+/// What to do where a fetched library does not open: it misses one of the system's.
+const SYSTEM_FIX: &str = "install the system's library that is missed (Debian: libz.so.1 is in zlib1g, libstdc++.so.6 in \
+                          libstdc++6), or use `--provider cpu`";
+
+/// What to do where the loader finds no TensorRT. ONNX Runtime 1.31.1 passes 101401, its version, when it asks for it.
+const TENSORRT_FIX: &str = "install TensorRT 10 for CUDA 13 (ONNX Runtime is built with 10.14.1) from NVIDIA's packages \
+                            libnvinfer10 and libnvonnxparsers10 or take NVIDIA's TensorRT image, or use `--provider cuda`";
+
 static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
 
 /// A handle to the loaded library. Cheap to clone.
@@ -95,5 +110,57 @@ impl Environment {
             ));
         }
         Ok(devices)
+    }
+}
+
+/// Opens what the CUDA and TensorRT providers need, first to last, and keeps it open. ONNX Runtime opens its providers
+/// later; the loader then looks for these libraries by name, and takes what the process has open already. A bare name is
+/// looked for where the loader looks.
+///
+/// # Errors
+/// [`InferError::Provider`] with what the loader misses and what brings it.
+pub fn preload(provider: Provider, libraries: &[PathBuf]) -> Result<(), InferError> {
+    let opened = |library: &Path, fix: &'static str| {
+        ort::util::preload_dylib(library).map_err(|error| {
+            // The loader's own words are the cause behind the error. They begin with what it misses: the library itself,
+            // or one that it needs.
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let library = library.display().to_string();
+            let why = why.strip_prefix(&format!("{library}: ")).unwrap_or(&why);
+            InferError::Provider { provider: provider.name(), cause: format!("open {library}: {why}"), fix }
+        })
+    };
+    for library in libraries {
+        let is_bare = library.components().count() == 1;
+        opened(library, if is_bare { CUDA_FIX } else { SYSTEM_FIX })?;
+    }
+    if provider == Provider::Tensorrt {
+        TENSORRT_LIBRARIES.iter().try_for_each(|library| opened(Path::new(library), TENSORRT_FIX))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_library_is_named_with_what_brings_it() {
+        let refused = |library: &str| preload(Provider::Cuda, &[library.into()]).unwrap_err().to_string();
+        let bare = refused("libno-such-cublas.so.13");
+        assert!(bare.contains("provider cuda is not available: open libno-such-cublas.so.13: "), "{bare}");
+        assert!(bare.contains("`residual runtime install cuda`"), "{bare}");
+        let path = refused("/no/such/libcudnn.so.9");
+        assert!(path.contains("/no/such/libcudnn.so.9") && path.contains("zlib1g"), "{path}");
+    }
+
+    #[test]
+    fn libraries_are_opened_in_order_and_the_first_that_fails_ends_it() {
+        // libc is open in every process, under a name that the loader knows.
+        let present = if cfg!(target_vendor = "apple") { "libSystem.B.dylib" } else { "libc.so.6" };
+        assert!(preload(Provider::Cuda, &[present.into()]).is_ok());
+        let error =
+            preload(Provider::Cuda, &[present.into(), "libnone-1.so".into(), "libnone-2.so".into()]).unwrap_err();
+        assert!(error.to_string().contains("libnone-1.so"), "{error}");
     }
 }

@@ -18,7 +18,7 @@ mod signature;
 mod tensors;
 mod trial;
 
-pub use environment::Environment;
+pub use environment::{Environment, preload};
 pub(super) use instances::images_per_second;
 pub use instances::{Instances, OneImage};
 pub use layout::{InstanceGroup, Layout, LayoutRequest, layout};

@@ -70,12 +70,11 @@ impl Provider {
             Self::Cpu => "install the CPU library with `residual runtime install cpu`",
             Self::Openvino => "install it with `residual runtime install openvino`, or use `--provider cpu`",
             Self::Cuda => {
-                "install the library with `residual runtime install cuda`, check that the NVIDIA driver, CUDA and cuDNN \
-                 are there, or use `--provider cpu`"
+                "fetch what it needs with `residual runtime install cuda`, see docs/GPU.md, or use `--provider cpu`"
             }
             Self::Tensorrt => {
-                "install the library with `residual runtime install cuda`, check that the NVIDIA driver, CUDA and \
-                 TensorRT are there, or use `--provider cpu`"
+                "fetch what CUDA needs with `residual runtime install cuda` and install TensorRT as docs/GPU.md says, or use \
+                 `--provider cuda`"
             }
         }
     }
