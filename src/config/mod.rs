@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser as _};
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, FromArgMatches as _, ValueEnum};
 use humantime::Duration as Time;
 
 use crate::pipeline::infer::{CudnnSearch, PrecisionChoice, ProviderChoice};
@@ -245,6 +245,18 @@ pub enum LogSetting {
 }
 
 impl Settings {
+    /// Every setting at its default, whatever the environment says: for benches and tests that start an engine themselves.
+    ///
+    /// # Panics
+    /// Never in a program whose tests pass: the defaults are constants that clap parses.
+    #[must_use]
+    pub fn defaults() -> Self {
+        let command = Self::augment_args(Command::new("defaults")).mut_args(|arg| arg.env(None::<&'static str>));
+        let matches =
+            command.try_get_matches_from(["defaults"]).expect("every setting has a default or may be left out");
+        Self::from_arg_matches(&matches).expect("as above")
+    }
+
     /// Checks what no single flag can: bounds that contradict each other.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ use super::batch::{self, Answer, Answering, BatchError, BatchLimits, Cores, Job,
 use super::choose::{Chooser, Chosen};
 use super::error::ClassifyError;
 use super::infer::{
-    Batch, BatchForm, Contract, Element, Environment, GpuOptions, Infer as _, InferError, InstanceGroup, Instances,
-    Layout, LayoutRequest, ModelSource, OneImage, Placement, Precision, PrecisionChoice, Provider, ProviderChoice,
-    Session, Signature,
+    Batch, BatchForm, Contract, Element, Environment, GpuOptions, Infer, InferError, InstanceGroup, Instances, Layout,
+    LayoutRequest, ModelSource, OneImage, Placement, Precision, PrecisionChoice, Provider, ProviderChoice, Session,
+    Signature,
 };
 use super::postprocess::Labels;
 use super::prepare::PreparePool;
@@ -99,7 +99,26 @@ pub struct Engine {
 }
 
 /// The images of one model and the instances that compute them.
-type ModelQueue = Queue<Job, Box<Lane<Session>>>;
+type ModelQueue = Queue<Job, Box<Lane<Model>>>;
+
+/// Whatever computes scores: a session, or what a bench puts in its place.
+pub type Model = Box<dyn Infer + Send>;
+
+/// A model that is loaded and warm, with all that was decided about it.
+pub struct Loaded {
+    /// What is known about the model.
+    pub spec: Arc<ModelSpec>,
+    /// What it takes and returns.
+    pub contract: Contract,
+    /// How it runs.
+    pub execution: Execution,
+    /// Its instances, from the most cores to the fewest.
+    pub groups: Vec<batch::Instances<Model>>,
+    /// The cores that their runs take.
+    pub cores: Cores,
+    /// How long an image waits for company while cores are free.
+    pub batch_delay: Duration,
+}
 
 /// The way a model runs, as the runtime tells it and as metadata shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -160,11 +179,9 @@ impl Engine {
         let chosen = Chooser::new(environment, &spec, source, options).choose()?;
         let Chosen { provider, precision, why, agreement, layout, images_max, contract, instances } = chosen;
         let form = contract.batch_form(spec.sample_shape, images_max);
-        let Instances { groups, one_image, placement, shared_weights } = instances;
-        let groups = warm_up(groups, form, provider)?;
-        let limits = BatchLimits { images_max, delay: options.batch_delay };
+        let Instances { mut groups, one_image, placement, shared_weights } = instances;
+        warm_up(&mut groups, form, provider)?;
         let cores = cores_for(provider, &layout, options);
-        let queue = Queue::new(options.queue_images_max, limits, &cores, groups);
         let execution = Execution {
             provider,
             provider_reason: why,
@@ -178,9 +195,43 @@ impl Engine {
             batch_delay_ms: options.batch_delay.as_secs_f64() * 1e3,
             queue_images_max: options.queue_images_max,
         };
+        let boxed = |session: Session| -> Model { Box::new(session) };
+        let groups = groups
+            .into_iter()
+            .map(|(group, sessions)| batch::Instances {
+                cores: group.intra_op_threads,
+                all: sessions.into_iter().map(boxed).collect(),
+            })
+            .collect();
+        Self::assemble(
+            Loaded { spec, contract, execution, groups, cores, batch_delay: options.batch_delay },
+            pool,
+            metrics,
+        )
+    }
+
+    /// Puts a queue before a loaded model and workers behind it.
+    ///
+    /// # Errors
+    /// [`InferError::Model`] if the system gives no thread.
+    pub fn assemble(loaded: Loaded, pool: PreparePool, metrics: ModelMetrics) -> Result<Self, InferError> {
+        let Loaded { spec, contract, execution, groups, cores, batch_delay } = loaded;
+        let images_max = execution.batch_images_max;
+        let form = contract.batch_form(spec.sample_shape, images_max);
+        let lane = |model: Model| Box::new(Lane { model, batch: Batch::new(form) });
+        let groups: Vec<_> = groups
+            .into_iter()
+            .map(|group| batch::Instances {
+                cores: group.cores,
+                all: group.all.into_iter().map(lane).collect::<Vec<_>>(),
+            })
+            .collect();
+        let runs_max = groups.iter().map(|group| group.all.len()).max().unwrap_or(1);
+        let limits = BatchLimits { images_max, delay: batch_delay };
+        let queue = Queue::new(execution.queue_images_max, limits, &cores, groups);
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
         let mut engine = Self { spec, contract, execution, pool, queue, metrics, workers: Vec::new() };
-        for index in 0..engine.execution.layout.runs_max() {
+        for index in 0..runs_max {
             engine.start_worker(index)?;
         }
         Ok(engine)
@@ -314,11 +365,11 @@ fn cores_for(provider: Provider, layout: &Layout, options: &EngineOptions) -> Co
 /// Runs every instance with the sizes of batch that it must know, the instances of a group beside each other, so that the
 /// first request pays for no allocation and no choice of a kernel.
 fn warm_up(
-    groups: Vec<(InstanceGroup, Vec<Session>)>,
+    groups: &mut [(InstanceGroup, Vec<Session>)],
     form: BatchForm,
     provider: Provider,
-) -> Result<Vec<batch::Instances<Box<Lane<Session>>>>, InferError> {
-    let warm = |mut session: Session| {
+) -> Result<(), InferError> {
+    let warm = |session: &mut Session| {
         let mut batch = Batch::new(form);
         let sample = Sample::new(form.sample, vec![0.0; form.sample.len()]);
         for len in form.rows.sizes(provider) {
@@ -326,16 +377,12 @@ fn warm_up(
             (0..len).for_each(|_| batch.push(&sample));
             session.infer(&batch)?.row(0)?;
         }
-        Ok(Box::new(Lane { model: session, batch }))
+        Ok(())
     };
-    groups
-        .into_iter()
-        .map(|(group, sessions)| {
-            let all: Result<Vec<_>, InferError> = std::thread::scope(|scope| {
-                let threads: Vec<_> = sessions.into_iter().map(|session| scope.spawn(|| warm(session))).collect();
-                threads.into_iter().map(|thread| thread.join().unwrap_or(Err(InferError::Panicked))).collect()
-            });
-            Ok(batch::Instances { cores: group.intra_op_threads, all: all? })
+    groups.iter_mut().try_for_each(|(_, sessions)| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(|| warm(session))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(InferError::Panicked)))
         })
-        .collect()
+    })
 }

@@ -142,7 +142,7 @@ fn threads(execution: &Execution) -> String {
     format!("{elastic}{}; batches of up to {}", groups.join(" or "), count(execution.batch_images_max, "image"))
 }
 
-/// `1 worker`, `2 workers`, `10 classes`.
+/// `1 instance`, `2 instances`, `10 classes`.
 fn count(n: usize, noun: &str) -> String {
     let plural = match noun.strip_suffix('s') {
         _ if n == 1 => "",
@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn nouns_follow_their_number() {
-        assert_eq!(count(1, "worker"), "1 worker");
-        assert_eq!(count(2, "worker"), "2 workers");
+        assert_eq!(count(1, "instance"), "1 instance");
+        assert_eq!(count(2, "instance"), "2 instances");
         assert_eq!(count(10, "class"), "10 classes");
     }
 }

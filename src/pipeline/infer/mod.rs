@@ -33,13 +33,19 @@ pub use signature::{
 };
 pub use tensors::{Batch, RawScores, Values};
 
-/// Computes the scores of a batch. Implemented by [`Session`], and by fakes in the batcher's tests.
-pub trait Infer {
+/// Computes the scores of a batch. Implemented by [`Session`], and by fakes in tests and benches.
+pub trait Infer: std::fmt::Debug {
     /// One row for each of [`Batch::rows`].
     ///
     /// # Errors
     /// If the run fails or returns anything but that shape.
     fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError>;
+}
+
+impl<T: Infer + ?Sized> Infer for Box<T> {
+    fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError> {
+        (**self).infer(batch)
+    }
 }
 
 /// Why a model cannot be loaded or a batch cannot be computed.

@@ -12,11 +12,13 @@ use crate::telemetry::Metrics;
 const SHAPE: SampleShape = SampleShape { height: 1, width: 1 };
 
 /// Returns for each sample the logits `[0, first value]`, or what the script says instead.
+#[derive(Debug)]
 struct Fake {
     script: Arc<Mutex<VecDeque<Step>>>,
     batches: Arc<Mutex<Vec<usize>>>,
 }
 
+#[derive(Debug)]
 enum Step {
     Fail(InferError),
     Panic,
