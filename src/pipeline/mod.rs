@@ -5,6 +5,7 @@
 //! for one model. HTTP, settings and model directories are other people's business.
 
 pub mod batch;
+mod buffers;
 pub mod decode;
 pub mod engine;
 pub mod error;
