@@ -121,7 +121,8 @@ pub fn preprocess_into(
             values.fill(table[usize::from(fill[channel])]);
         }
     }
-    // row: [W,3] u8 -> values: [3,H,W] f32
+    // row: [W,3] u8 -> values: [3,H,W] f32. A look into a table of 256 is exact for any recipe. What a compiler vectorises,
+    // two divisions, is equal in every bit for 1/255 only and spares 6 of 45 microseconds for 224x224, or 3 % of this stage.
     resize::for_each_row(image.rgb(), &geometry, steps.filter, scratch, |index, row| {
         let at = (y.padding + index) * x.output + x.padding;
         for ((values, table), channel) in values.chunks_exact_mut(plane).zip(table).zip(channels) {
