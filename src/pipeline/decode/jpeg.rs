@@ -91,15 +91,15 @@ pub(super) fn header(bytes: &[u8]) -> Result<JpegHeader, DecodeError> {
     })
 }
 
-/// Fuzzing found panics in the decoder where the factors of four components do not divide evenly; no encoder writes
-/// such files, so they are refused before the decoder sees them.
+/// Fuzzing found panics in the decoder where the factors of four components do not divide evenly, or one is sampled four
+/// times as coarsely as another; no encoder writes such files, so they are refused before the decoder sees them.
 fn check_sampling(sampling: &[(u8, u8)]) -> Result<(), DecodeError> {
     let h_max = sampling.iter().map(|&(h, _)| h).max().unwrap_or(0);
     let v_max = sampling.iter().map(|&(_, v)| v).max().unwrap_or(0);
     if sampling.iter().any(|&(h, v)| !(1..=4).contains(&h) || !(1..=4).contains(&v)) {
         return Err(DecodeError::broken(FORMAT, "sampling factor outside 1..=4"));
     }
-    let even = sampling.iter().all(|&(h, v)| h_max.is_multiple_of(h) && v_max.is_multiple_of(v));
+    let even = sampling.iter().all(|&(h, v)| [h, 2 * h].contains(&h_max) && [v, 2 * v].contains(&v_max));
     if sampling.len() == 4 && !(even && sampling[0] == (h_max, v_max) && sampling[3] == (h_max, v_max)) {
         return Err(DecodeError::unsupported(FORMAT, "uneven sampling of four components"));
     }
@@ -218,6 +218,19 @@ fn factor(scale: Scale) -> Result<ScalingFactor, JpegError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn four_components_are_sampled_alike_or_by_half() {
+        for sampling in [[(1, 1); 4], [(2, 2), (1, 1), (1, 1), (2, 2)], [(2, 1), (1, 1), (1, 1), (2, 1)]] {
+            assert!(check_sampling(&sampling).is_ok(), "{sampling:?}");
+        }
+        for sampling in
+            [[(1, 4), (1, 2), (1, 1), (1, 4)], [(3, 1), (2, 1), (2, 1), (3, 1)], [(2, 2), (1, 1), (1, 1), (1, 1)]]
+        {
+            assert!(check_sampling(&sampling).is_err(), "{sampling:?}");
+        }
+        assert!(check_sampling(&[(4, 1), (1, 1), (1, 1)]).is_ok(), "4:1:1 is common with three");
+    }
 
     #[test]
     fn the_larger_the_picture_the_fewer_scans() {
