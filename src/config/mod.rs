@@ -196,7 +196,7 @@ pub struct ImageSettings {
     #[arg(long, env = "RESIDUAL_EXIF_ORIENTATION", value_name = "MODE", default_value = "apply")]
     pub exif_orientation: ExifSetting,
 
-    /// Whether JPEGs above 4 megapixels are decoded smaller where the recipe shrinks them anyway: twice as fast, and samples
+    /// Whether JPEGs above 4 megapixels are decoded smaller where the recipe shrinks them anyway: about twice as fast, and samples
     /// differ from the exact ones by a few of 255 levels. `off` decodes every pixel.
     #[arg(long, env = "RESIDUAL_SCALED_DECODE", value_name = "MODE", default_value = "auto")]
     pub scaled_decode: ScaledDecodeSetting,
