@@ -285,6 +285,7 @@ fn prepare_pool(image: &ImageSettings, threads: usize) -> PreparePool {
             ExifSetting::Apply => ExifOrientation::Apply,
             ExifSetting::Ignore => ExifOrientation::Ignore,
         },
+        scaled_decode: image.scaled_decode.into(),
         limits: DecodeLimits {
             width_max: image.image_width_max,
             height_max: image.image_height_max,

@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
 
-use crate::config::ExifSetting;
+use crate::config::{ExifSetting, ScaledDecodeSetting};
 use crate::pipeline::Sample;
-use crate::pipeline::decode::{self, DecodeOptions, ExifOrientation, Pending};
+use crate::pipeline::decode::{DecodeOptions, ExifOrientation, Pending};
+use crate::pipeline::prepare::open_for;
 use crate::pipeline::preprocess::{self, Recipe};
 use crate::zoo::recipe::{Evidence, Preset, Resolved};
 use crate::zoo::{self, Choices, Wanted};
@@ -47,6 +48,10 @@ pub struct PreprocessArgs {
     #[arg(long, env = "RESIDUAL_EXIF_ORIENTATION", value_name = "MODE", default_value = "apply")]
     exif_orientation: ExifSetting,
 
+    /// Whether JPEGs above 4 megapixels are decoded smaller where the recipe shrinks them anyway, as the server does it.
+    #[arg(long, env = "RESIDUAL_SCALED_DECODE", value_name = "MODE", default_value = "auto")]
+    scaled_decode: ScaledDecodeSetting,
+
     /// Show every preset and which weights it is for.
     #[arg(long, conflicts_with = "image")]
     list_presets: bool,
@@ -67,7 +72,7 @@ pub(super) fn run(args: &PreprocessArgs) -> anyhow::Result<()> {
         return Ok(());
     };
     let (recipe, said_by, notes) = recipe(args)?;
-    let sample = prepare(path, args.exif_orientation, &recipe)?;
+    let sample = prepare(path, args, &recipe)?;
     let shape = sample.shape();
     if let Some(output) = &args.output {
         std::fs::write(output, npy(&sample)).with_context(|| format!("write {}", output.display()))?;
@@ -103,14 +108,15 @@ fn recipe(args: &PreprocessArgs) -> anyhow::Result<(Recipe, String, Vec<String>)
     Ok((recipe, args.preset.map_or_else(|| source.to_string(), |preset| preset.to_string()), notes))
 }
 
-fn prepare(path: &Path, exif: ExifSetting, recipe: &Recipe) -> anyhow::Result<Sample> {
+fn prepare(path: &Path, args: &PreprocessArgs, recipe: &Recipe) -> anyhow::Result<Sample> {
     let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    let exif_orientation = match exif {
+    let exif_orientation = match args.exif_orientation {
         ExifSetting::Apply => ExifOrientation::Apply,
         ExifSetting::Ignore => ExifOrientation::Ignore,
     };
-    let options = DecodeOptions { exif_orientation, ..DecodeOptions::default() };
-    let image = decode::open(&bytes, &options)
+    let options =
+        DecodeOptions { exif_orientation, scaled_decode: args.scaled_decode.into(), ..DecodeOptions::default() };
+    let image = open_for(&bytes, &options, recipe)
         .and_then(Pending::decode)
         .with_context(|| format!("decode {}", path.display()))?;
     Ok(preprocess::preprocess(&image, recipe)?)

@@ -167,7 +167,9 @@ pub(super) fn refuse(request: Request) {
 }
 
 /// Copies the body into one buffer and charges that buffer's capacity. hyper's own chunks are not kept: each may hold on
-/// to a read buffer of 8 KiB, however few bytes it carries.
+/// to a read buffer of 8 KiB up to 400 KiB, however few bytes it carries, and does not tell how many, so it could not be
+/// charged; and hyper would have to take a new one. Decoders want contiguous bytes, and bodies worth sparing a copy come in
+/// several chunks. The copy costs 3 to 7 microseconds for a photo of 110 KiB, half a percent of decoding it at most.
 async fn read_body(body: Body, bytes_max: u64, share: &mut UploadShare, refusal: Refusal) -> Result<Bytes, Problem> {
     let too_large = |found: String| {
         Problem::new(

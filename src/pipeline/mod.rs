@@ -5,6 +5,7 @@
 //! for one model. HTTP, settings and model directories are other people's business.
 
 pub mod batch;
+mod buffers;
 mod choose;
 pub mod decode;
 pub mod engine;

@@ -9,8 +9,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+use super::buffers::{SamplePool, Workspace, Workspaces};
 use super::decode::budget::MemoryBudget;
-use super::decode::{self, DecodeOptions};
+use super::decode::{self, DecodeError, DecodeOptions, Pending};
 use super::error::ClassifyError;
 use super::preprocess::{self, Recipe};
 use super::types::{ImageInfo, Sample};
@@ -22,6 +23,8 @@ pub struct PreparePool {
     permits: Arc<Semaphore>,
     memory: Arc<MemoryBudget>,
     options: DecodeOptions,
+    workspaces: Arc<Workspaces>,
+    samples: SamplePool,
 }
 
 /// One image that is ready for its model.
@@ -39,7 +42,8 @@ impl PreparePool {
     /// A pool that prepares `threads` images at once.
     #[must_use]
     pub fn new(threads: usize, memory: Arc<MemoryBudget>, options: DecodeOptions) -> Self {
-        Self { permits: Arc::new(Semaphore::new(threads)), memory, options }
+        let permits = Arc::new(Semaphore::new(threads));
+        Self { permits, memory, options, workspaces: Arc::default(), samples: SamplePool::default() }
     }
 
     /// Runs `work` on a blocking thread once a permit is free. Returns when the work has begun or the deadline has
@@ -74,17 +78,24 @@ impl PreparePool {
         started: Instant,
         deadline: Instant,
     ) -> Result<Prepared, ClassifyError> {
-        let pending = decode::open(upload, &self.options)?;
+        let pending = open_for(upload, &self.options, recipe)?;
+        let ImageInfo { width, height, .. } = pending.info();
+        // Before any pixel is decoded: a picture that the recipe cannot take should cost nothing.
+        let shape = preprocess::sample_shape(width, height, recipe)?;
         let reservation = self.memory.reserve(pending.memory_bytes(), deadline)?;
-        let image = pending.decode()?;
+        let mut workspace = self.workspaces.lend();
+        let Workspace { canvas, scratch } = &mut *workspace;
+        let image = pending.decode_into(canvas)?;
         let decoded = Instant::now();
-        let sample = preprocess::preprocess(&image, recipe)?;
+        let mut values = self.samples.lend(shape.len());
+        preprocess::preprocess_into(&image, recipe, scratch, &mut values)?;
         let mut times = StageTimes::default();
         times.set(Stage::Decode, decoded - started);
         times.set(Stage::Preprocess, decoded.elapsed());
         let info = image.info();
-        drop((image, reservation));
-        Ok(Prepared { sample, image: info, times })
+        canvas.take_back(image);
+        drop((workspace, reservation));
+        Ok(Prepared { sample: Sample::lent(shape, values), image: info, times })
     }
 
     /// Bytes that decodes have reserved now.
@@ -93,3 +104,21 @@ impl PreparePool {
         self.memory.used()
     }
 }
+
+/// Opens an image for `recipe`: as [`decode::open`], and a large photo that the recipe shrinks is decoded smaller, where the
+/// options allow it.
+///
+/// # Errors
+/// As [`decode::open`].
+pub fn open_for<'a>(upload: &'a [u8], options: &DecodeOptions, recipe: &Recipe) -> Result<Pending<'a>, DecodeError> {
+    let mut pending = decode::open(upload, options)?;
+    let ImageInfo { width, height, .. } = pending.info();
+    // Where the recipe cannot take the picture, preprocessing says why.
+    if let Ok(Some(resized)) = preprocess::resized_size(width, height, recipe) {
+        pending.shrink_for(resized);
+    }
+    Ok(pending)
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::buffers::SampleValues;
+
 /// Container format of an upload, as its bytes tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,10 +37,37 @@ pub struct ImageInfo {
 }
 
 /// A decoded picture: `[H,W,3]` u8, RGB, row-major, no padding between rows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// A large photo may have been decoded smaller than it was uploaded. Its pixels then are fewer than [`Image::info`] says,
+/// and [`Image::view`] tells where in them the picture lies.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     info: ImageInfo,
+    width: u32,
+    height: u32,
+    view: View,
     rgb: Vec<u8>,
+}
+
+/// Where in its pixels a picture lies, in pixels from the top left corner. All of them, but for pictures that were decoded
+/// smaller: 4001 columns at 3/8 are 1500.375, and of the last of 1501 pixels only that much counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct View {
+    /// Where it begins from the left.
+    pub left: f64,
+    /// Where it begins from the top.
+    pub top: f64,
+    /// How wide it is.
+    pub width: f64,
+    /// How high it is.
+    pub height: f64,
+}
+
+impl View {
+    /// All of so many pixels.
+    fn whole(width: u32, height: u32) -> Self {
+        Self { left: 0.0, top: 0.0, width: width.into(), height: height.into() }
+    }
 }
 
 impl Image {
@@ -48,32 +77,53 @@ impl Image {
     /// If the length does not fit: a decoder that returns the wrong number of bytes is a broken invariant, not bad input.
     #[must_use]
     pub fn new(info: ImageInfo, rgb: Vec<u8>) -> Self {
-        assert_eq!(rgb.len(), info.width as usize * info.height as usize * 3, "a decoded image has 3 bytes a pixel");
-        Self { info, rgb }
+        Self::reduced(info, (info.width, info.height), View::whole(info.width, info.height), rgb)
     }
 
-    /// Size and format.
+    /// Takes `rgb` as `[height, width, 3]` of a picture that was uploaded with the size in `info`.
+    ///
+    /// # Panics
+    /// If the length does not fit, as [`Image::new`].
+    #[must_use]
+    pub fn reduced(info: ImageInfo, (width, height): (u32, u32), view: View, rgb: Vec<u8>) -> Self {
+        assert_eq!(rgb.len(), width as usize * height as usize * 3, "a decoded image has 3 bytes a pixel");
+        Self { info, width, height, view, rgb }
+    }
+
+    /// Size and format of the upload.
     #[must_use]
     pub fn info(&self) -> ImageInfo {
         self.info
     }
 
-    /// Width in pixels.
+    /// Width in pixels, as decoded.
     #[must_use]
     pub fn width(&self) -> u32 {
-        self.info.width
+        self.width
     }
 
-    /// Height in pixels.
+    /// Height in pixels, as decoded.
     #[must_use]
     pub fn height(&self) -> u32 {
-        self.info.height
+        self.height
+    }
+
+    /// Where in its pixels the picture lies.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.view
     }
 
     /// The pixels, `[H,W,3]`.
     #[must_use]
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
+    }
+
+    /// The pixels without the rest, so that their memory can serve the next picture.
+    #[must_use]
+    pub fn into_rgb(self) -> Vec<u8> {
+        self.rgb
     }
 }
 
@@ -102,7 +152,7 @@ impl SampleShape {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     shape: SampleShape,
-    values: Vec<f32>,
+    values: SampleValues,
 }
 
 impl Sample {
@@ -112,6 +162,11 @@ impl Sample {
     /// If the length does not fit the shape.
     #[must_use]
     pub fn new(shape: SampleShape, values: Vec<f32>) -> Self {
+        Self::lent(shape, values.into())
+    }
+
+    /// Like [`Sample::new`], of values that may go back to a pool when the sample is dropped.
+    pub(super) fn lent(shape: SampleShape, values: SampleValues) -> Self {
         assert_eq!(values.len(), shape.len(), "a sample holds 3 x height x width values");
         Self { shape, values }
     }

@@ -17,6 +17,7 @@ import zlib
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps
 
 HERE = pathlib.Path(__file__).parent
@@ -400,6 +401,36 @@ def write_decode_goldens() -> None:
     (DECODE / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def scaled_decode(data: bytes, eighths: int) -> np.ndarray:
+    """What libjpeg-turbo gives where it is asked for a picture of so many eighths."""
+    image = Image.open(io.BytesIO(data))
+    size = tuple(-(-side * eighths // 8) for side in image.size)
+    if eighths == 3:
+        # Pillow asks only for halves, quarters and eighths. simplejpeg links the same library.
+        array = simplejpeg.decode_jpeg(data, "RGB", min_width=size[0], min_height=size[1])
+    else:
+        image.draft(None, tuple(side * eighths // 8 for side in image.size))
+        array = np.asarray(image.convert("RGB"))
+    assert array.shape == (size[1], size[0], 3), (array.shape, size)
+    return array
+
+
+def write_scaled_goldens() -> None:
+    cases = []
+    small = {
+        name: data
+        for name, data in sorted(fixtures.items())
+        if name.startswith("jpeg-") and "orientation" not in name and "exif" not in name and "1x1" not in name
+    }
+    photos = {f"../inputs/{name}": (HERE / "inputs" / name).read_bytes() for name in ["cat.jpg", "coffee.jpg"]}
+    for name, data in (small | photos).items():
+        for eighths in [1, 3, 4]:
+            # simplejpeg gives no CMYK as RGB.
+            if eighths != 3 or Image.open(io.BytesIO(data)).mode != "CMYK":
+                cases.append({"file": name, "eighths": eighths, **describe(scaled_decode(data, eighths))})
+    (DECODE / "scaled.json").write_text(json.dumps(cases, indent=1) + "\n")
+
+
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -469,6 +500,23 @@ def write_preprocess_goldens() -> None:
             resize={"shortest_edge": edge},
             crop={"width": width, "height": height, "rounding": "floor-pad-after"},
         )
+    # A picture of 269x178 that was decoded at 3/8: of the last of its 101x67 pixels only a part is the picture's. Mirrored, that
+    # part is the first one's. Pillow's `thumbnail` passes such a box after `draft`.
+    for place, left, top in [("upright", 0.0, 0.0), ("mirrored", 0.125, 0.25)]:
+        box = (left, top, left + 100.875, top + 66.75)
+        scaled = {"uploaded": [269, 178], "view": [left, top, 100.875, 66.75]}
+        for name in ["box", "bilinear", "hamming", "bicubic", "lanczos"]:
+            resized = np.asarray(source.resize((32, 32), FILTERS[name], box=box))
+            add(f"scaled-{place}-{name}-32x32", resized, filter=name, resize={"exact": [32, 32]}, **scaled)
+        resized = np.asarray(source.resize((int(22 * 269 / 178), 22), FILTERS["bilinear"], box=box))
+        add(
+            f"scaled-{place}-crop",
+            centre_crop(resized, 20, 20, "floor"),
+            filter="bilinear",
+            resize={"shortest_edge": 22},
+            crop={"width": 20, "height": 20, "rounding": "floor"},
+            **scaled,
+        )
     # timm's ResizeKeepRatio: both sides over one ratio, rounded half to even; its border mode pads with the mean colour.
     fill = [124, 116, 104]
     for mode, pick in [("cover", min), ("contain", max)]:
@@ -533,6 +581,7 @@ def main() -> None:
     make_bmps()
     make_tiffs()
     write_decode_goldens()
+    write_scaled_goldens()
     write_preprocess_goldens()
 
 

@@ -172,6 +172,31 @@ fn preprocess_writes_what_a_model_would_see() {
 }
 
 #[test]
+fn preprocess_decodes_large_photos_as_the_server_does_unless_told_not_to() {
+    use libjpeg_turbo_rs::{PixelFormat, Subsampling, compress};
+    let folder = tempfile::tempdir().unwrap();
+    let (width, height) = (2400, 1800);
+    let rgb: Vec<u8> =
+        (0..width * height).flat_map(|at| [(at % width / 10) as u8, (at / width / 8) as u8, 90]).collect();
+    let jpeg = compress(&rgb, width, height, PixelFormat::Rgb, 85, Subsampling::S420).unwrap();
+    let photo = write(folder.path(), "photo.jpg", &jpeg);
+    let [scaled, also_scaled, exact] =
+        [&[][..], &["--scaled-decode", "auto"], &["--scaled-decode", "off"]].map(|mode| {
+            let sample = folder.path().join("sample.npy");
+            let recipe = ["preprocess", &photo, "--preset", "torchvision-v1", "-o", sample.to_str().unwrap()];
+            let output = run(&[&recipe[..], mode].concat());
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            let values = std::fs::read(sample).unwrap().split_off(128);
+            values.chunks_exact(4).map(|value| f32::from_le_bytes(value.try_into().unwrap())).collect::<Vec<_>>()
+        });
+    assert_eq!(scaled, also_scaled);
+    assert_ne!(scaled, exact);
+    // Two levels of 255, over the smallest deviation of the recipe.
+    let most = scaled.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(most < 2.5 / 255.0 / 0.224, "{most}");
+}
+
+#[test]
 fn preprocess_follows_the_files_of_a_model() {
     let folder = tempfile::tempdir().unwrap();
     let cat = write(folder.path(), "cat.jpg", &photo("cat.jpg"));

@@ -5,10 +5,12 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use libjpeg_turbo_rs::{DecodeLimits as JpegLimits, Decoder, JpegError, PixelFormat};
+use libjpeg_turbo_rs::{DecodeLimits as JpegLimits, Decoder, JpegError, PixelFormat, ScalingFactor};
 
+use super::canvas::Canvas;
 use super::convert::{Layout, to_rgb};
 use super::orientation::Orientation;
+use super::scale::Scale;
 use super::{DecodeError, Found};
 use crate::pipeline::types::ImageFormat;
 
@@ -89,15 +91,15 @@ pub(super) fn header(bytes: &[u8]) -> Result<JpegHeader, DecodeError> {
     })
 }
 
-/// Fuzzing found panics in the decoder where the factors of four components do not divide evenly; no encoder writes
-/// such files, so they are refused before the decoder sees them.
+/// Fuzzing found panics in the decoder where the factors of four components do not divide evenly, or one is sampled four
+/// times as coarsely as another; no encoder writes such files, so they are refused before the decoder sees them.
 fn check_sampling(sampling: &[(u8, u8)]) -> Result<(), DecodeError> {
     let h_max = sampling.iter().map(|&(h, _)| h).max().unwrap_or(0);
     let v_max = sampling.iter().map(|&(_, v)| v).max().unwrap_or(0);
     if sampling.iter().any(|&(h, v)| !(1..=4).contains(&h) || !(1..=4).contains(&v)) {
         return Err(DecodeError::broken(FORMAT, "sampling factor outside 1..=4"));
     }
-    let even = sampling.iter().all(|&(h, v)| h_max.is_multiple_of(h) && v_max.is_multiple_of(v));
+    let even = sampling.iter().all(|&(h, v)| [h, 2 * h].contains(&h_max) && [v, 2 * v].contains(&v_max));
     if sampling.len() == 4 && !(even && sampling[0] == (h_max, v_max) && sampling[3] == (h_max, v_max)) {
         return Err(DecodeError::unsupported(FORMAT, "uneven sampling of four components"));
     }
@@ -143,27 +145,30 @@ impl JpegHeader {
     }
 
     /// The picture and one plane for each component, padded to whole blocks; progressive files also hold all
-    /// coefficients, two bytes a sample, until the last scan.
-    pub(super) fn decode_bytes(&self) -> u64 {
+    /// coefficients, two bytes a sample, until the last scan, whatever the scale.
+    pub(super) fn decode_bytes(&self, scale: Scale) -> u64 {
         let h_max = self.sampling.iter().map(|&(h, _)| u64::from(h)).max().unwrap_or(1);
         let v_max = self.sampling.iter().map(|&(_, v)| u64::from(v)).max().unwrap_or(1);
-        let blocks = u64::from(self.width).div_ceil(8 * h_max) * u64::from(self.height).div_ceil(8 * v_max) * 64;
-        let pixels = blocks * h_max * v_max;
+        let blocks = u64::from(self.width).div_ceil(8 * h_max) * u64::from(self.height).div_ceil(8 * v_max);
         let components = self.sampling.len() as u64;
-        // Chroma is enlarged row by row where the ratio is 1 or 2, and in whole planes where it is not.
+        let samples_a_block: u64 = self.sampling.iter().map(|&(h, v)| u64::from(h) * u64::from(v)).sum();
+        let side = u64::from(scale.eighths());
+        let pixels = blocks * h_max * v_max * side * side;
+        // Chroma is enlarged row by row where the ratio is 1 or 2, and in whole planes where it is not. At a smaller scale
+        // subsampled planes shrink less than the picture, down to its size and no further.
         let by_rows = self.sampling.iter().all(|&(h, v)| {
             let (h, v) = (u64::from(h), u64::from(v));
             [h, 2 * h].contains(&h_max) && [v, 2 * v].contains(&v_max)
         });
-        let samples: u64 = self.sampling.iter().map(|&(h, v)| blocks * u64::from(h) * u64::from(v)).sum();
+        let planes = if scale == Scale::WHOLE { blocks * 64 * samples_a_block } else { pixels * components };
         let enlarged = if by_rows { 0 } else { pixels * components };
-        let coefficients = if self.progressive { samples * 2 } else { 0 };
+        let coefficients = if self.progressive { blocks * 64 * samples_a_block * 2 } else { 0 };
         // One more byte a pixel for what is not counted one by one.
-        pixels * (components.max(3) + 1) + samples + enlarged + coefficients + (1 << 16)
+        pixels * (components.max(3) + 1) + planes + enlarged + coefficients + (1 << 16)
     }
 
-    /// `[height,width,3]` u8.
-    pub(super) fn decode(&self, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    /// `[height,width,3]` u8, both sides scaled.
+    pub(super) fn decode(&self, bytes: &[u8], scale: Scale, canvas: &mut Canvas) -> Result<Vec<u8>, DecodeError> {
         // A cut inside the entropy-coded data can look like a picture that ends in gray. Inside that data the end
         // marker cannot occur, so its absence tells. Pillow refuses such files too. Searched from the back: it is
         // the last thing in nearly every file.
@@ -171,33 +176,61 @@ impl JpegHeader {
             return Err(DecodeError::broken(FORMAT, "the file is truncated: no end-of-image marker"));
         }
         let limits = JpegLimits { max_scans: scans_max(self.width, self.height), ..JpegLimits::default() };
-        let four = self.sampling.len() == 4;
+        let (format, layout) = match self.sampling.len() {
+            4 => (PixelFormat::Cmyk, Layout::InvertedCmyk8),
+            _ => (PixelFormat::Rgb, Layout::Rgb8),
+        };
+        let (width, height) = (scale.pixels(self.width) as usize, scale.pixels(self.height) as usize);
+        let len = width * height * format.bytes_per_pixel();
+        let mut samples = canvas.take(len);
         let decode = || {
             let mut decoder = Decoder::new_with_limits(bytes, limits)?;
-            decoder.set_output_format(if four { PixelFormat::Cmyk } else { PixelFormat::Rgb });
+            decoder.set_output_format(format);
             decoder.set_stop_on_warning(true);
-            decoder.decode_image()
+            decoder.set_scale(factor(scale)?);
+            // A second frame header may say otherwise than the first, which is the one that was checked.
+            if (decoder.output_width(), decoder.output_height()) != (width, height) {
+                return Ok(false);
+            }
+            decoder.decode_image_into(&mut samples).map(|image| (image.width, image.height) == (width, height))
         };
         // The decoder is young and fuzzing made it panic (bounds checks in its four-component path). The known causes
         // are refused above; should there be another, this upload fails and not the worker.
-        let image = catch_unwind(AssertUnwindSafe(decode))
+        let same_size = catch_unwind(AssertUnwindSafe(decode))
             .map_err(|_panic| DecodeError::broken(FORMAT, "the decoder gave up"))?
             .map_err(|error| match error {
                 JpegError::Unsupported(feature) => DecodeError::unsupported(FORMAT, feature),
                 error => DecodeError::broken(FORMAT, error),
             })?;
-        let layout = if four { Layout::InvertedCmyk8 } else { Layout::Rgb8 };
-        let pixels = u64::from(self.width) * u64::from(self.height);
-        if image.data.len() as u64 != pixels * layout.bytes_per_pixel() {
+        if !same_size {
             return Err(DecodeError::broken(FORMAT, "the frame changes its size within the file"));
         }
-        Ok(to_rgb(layout, image.data))
+        Ok(to_rgb(layout, samples))
     }
+}
+
+/// The decoder wants fractions in their lowest terms.
+fn factor(scale: Scale) -> Result<ScalingFactor, JpegError> {
+    let shift = scale.eighths().trailing_zeros().min(3);
+    ScalingFactor::try_new(scale.eighths() >> shift, 8 >> shift)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn four_components_are_sampled_alike_or_by_half() {
+        for sampling in [[(1, 1); 4], [(2, 2), (1, 1), (1, 1), (2, 2)], [(2, 1), (1, 1), (1, 1), (2, 1)]] {
+            assert!(check_sampling(&sampling).is_ok(), "{sampling:?}");
+        }
+        for sampling in
+            [[(1, 4), (1, 2), (1, 1), (1, 4)], [(3, 1), (2, 1), (2, 1), (3, 1)], [(2, 2), (1, 1), (1, 1), (1, 1)]]
+        {
+            assert!(check_sampling(&sampling).is_err(), "{sampling:?}");
+        }
+        assert!(check_sampling(&[(4, 1), (1, 1), (1, 1)]).is_ok(), "4:1:1 is common with three");
+    }
 
     #[test]
     fn the_larger_the_picture_the_fewer_scans() {

@@ -5,12 +5,14 @@
 
 mod bmp;
 pub mod budget;
+mod canvas;
 mod convert;
 mod error;
 mod gif;
 mod jpeg;
 mod orientation;
 mod png;
+mod scale;
 mod sniff;
 mod tiff;
 mod webp;
@@ -18,10 +20,12 @@ mod webp;
 #[cfg(test)]
 mod tests;
 
+pub use canvas::Canvas;
 pub use error::DecodeError;
 pub use orientation::Orientation;
+pub use scale::{EXACT_PIXELS_MAX, Scale};
 
-use crate::pipeline::types::{Image, ImageFormat, ImageInfo};
+use crate::pipeline::types::{Image, ImageFormat, ImageInfo, View};
 
 /// What to do with the orientation that a camera noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +35,16 @@ pub enum ExifOrientation {
     Apply,
     /// Leave it as stored, as training pipelines without `exif_transpose` do.
     Ignore,
+}
+
+/// Whether large JPEGs are decoded smaller where the recipe shrinks them anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ScaledDecode {
+    /// Above [`EXACT_PIXELS_MAX`], as far as the recipe leaves room.
+    #[default]
+    Auto,
+    /// Never: every pixel is decoded.
+    Off,
 }
 
 /// Bounds on the stored picture, checked before any memory is taken for pixels.
@@ -60,6 +74,8 @@ impl Default for DecodeLimits {
 pub struct DecodeOptions {
     /// Whether to turn the picture upright.
     pub exif_orientation: ExifOrientation,
+    /// Whether [`Pending::shrink_for`] may shrink it.
+    pub scaled_decode: ScaledDecode,
     /// How large it may be.
     pub limits: DecodeLimits,
 }
@@ -82,7 +98,8 @@ pub struct Header {
 pub struct Pending<'a> {
     bytes: &'a [u8],
     header: Header,
-    memory_bytes: u64,
+    scaled_decode: ScaledDecode,
+    scale: Scale,
     codec: Codec<'a>,
 }
 
@@ -130,13 +147,11 @@ pub fn open<'a>(bytes: &'a [u8], options: &DecodeOptions) -> Result<Pending<'a>,
         ExifOrientation::Apply => orientation,
         ExifOrientation::Ignore => Orientation::Upright,
     };
-    let rgb_bytes = u64::from(width) * u64::from(height) * 3;
-    // Turning by a quarter needs a second picture beside the first, when the decoder's buffers are gone.
-    let turning_bytes = if orientation.swaps_sides() { rgb_bytes * 2 } else { rgb_bytes };
     Ok(Pending {
         bytes,
         header: Header { format, width, height, orientation },
-        memory_bytes: codec.decode_bytes().max(turning_bytes),
+        scaled_decode: options.scaled_decode,
+        scale: Scale::WHOLE,
         codec,
     })
 }
@@ -171,9 +186,9 @@ impl Codec<'_> {
     }
 
     /// What decoding and converting to RGB8 hold at once, at most. Asked only for sizes within the limits.
-    fn decode_bytes(&self) -> u64 {
+    fn decode_bytes(&self, scale: Scale) -> u64 {
         match self {
-            Self::Jpeg(header) => header.decode_bytes(),
+            Self::Jpeg(header) => header.decode_bytes(scale),
             Self::Png(header) => header.decode_bytes(),
             Self::Webp(header) => header.decode_bytes(),
             Self::Gif(header) => header.decode_bytes(),
@@ -198,11 +213,33 @@ impl Pending<'_> {
         ImageInfo { width, height, format }
     }
 
+    /// Chooses how small to decode a picture that will be resized to `resized`, width before height and upright, with a
+    /// filter that averages. Only large JPEGs shrink, and only where the options allow it.
+    pub fn shrink_for(&mut self, resized: (u32, u32)) {
+        let Header { width, height, orientation, .. } = self.header;
+        let resized = if orientation.swaps_sides() { (resized.1, resized.0) } else { resized };
+        self.scale = match (&self.codec, self.scaled_decode) {
+            (Codec::Jpeg(_), ScaledDecode::Auto) => Scale::for_resize(width, height, resized),
+            (Codec::Jpeg(_), ScaledDecode::Off) => Scale::WHOLE,
+            (Codec::Png(_) | Codec::Webp(_) | Codec::Gif(_) | Codec::Bmp(_) | Codec::Tiff(_), _) => Scale::WHOLE,
+        };
+    }
+
+    /// Part of each side that will be decoded.
+    #[must_use]
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
     /// Upper estimate of the bytes that decoding holds at once: the decoder's buffers, the conversion to RGB8, the
     /// turning, and the picture itself. The uploaded bytes are not counted.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.memory_bytes
+        let Header { width, height, orientation, .. } = self.header;
+        let rgb_bytes = u64::from(self.scale.pixels(width)) * u64::from(self.scale.pixels(height)) * 3;
+        // Turning by a quarter needs a second picture beside the first, when the decoder's buffers are gone.
+        let turning_bytes = if orientation.swaps_sides() { rgb_bytes * 2 } else { rgb_bytes };
+        self.codec.decode_bytes(self.scale).max(turning_bytes)
     }
 
     /// Decodes the pixels and turns them upright.
@@ -210,16 +247,29 @@ impl Pending<'_> {
     /// # Errors
     /// Where the data is damaged, cut short, or uses a feature that is not decoded here.
     pub fn decode(self) -> Result<Image, DecodeError> {
+        self.decode_into(&mut Canvas::default())
+    }
+
+    /// Like [`Pending::decode`], into memory that the caller keeps: [`Canvas::take_back`] returns the picture's part of it.
+    ///
+    /// # Errors
+    /// As [`Pending::decode`].
+    pub fn decode_into(self, canvas: &mut Canvas) -> Result<Image, DecodeError> {
         let info = self.info();
-        let rgb = match self.codec {
-            Codec::Jpeg(header) => header.decode(self.bytes),
-            Codec::Png(header) => header.decode(self.bytes),
-            Codec::Webp(header) => header.decode(self.bytes),
+        let Self { bytes, header: Header { width, height, orientation, .. }, scale, codec, .. } = self;
+        let rgb = match codec {
+            Codec::Jpeg(header) => header.decode(bytes, scale, canvas),
+            Codec::Png(header) => header.decode(bytes),
+            Codec::Webp(header) => header.decode(bytes),
             Codec::Gif(header) => header.decode(),
             Codec::Bmp(header) => header.decode(),
             Codec::Tiff(header) => header.decode(),
         }?;
-        let Header { width, height, orientation, .. } = self.header;
-        Ok(Image::new(info, orientation.apply(width as usize, height as usize, rgb)))
+        let (columns, rows) = (scale.pixels(width), scale.pixels(height));
+        let rgb = orientation.apply(columns as usize, rows as usize, rgb, canvas);
+        let stored = View { left: 0.0, top: 0.0, width: scale.extent(width), height: scale.extent(height) };
+        let view = orientation.apply_to_view(columns, rows, stored);
+        let size = if orientation.swaps_sides() { (rows, columns) } else { (columns, rows) };
+        Ok(Image::reduced(info, size, view, rgb))
     }
 }

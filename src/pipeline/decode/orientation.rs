@@ -1,5 +1,11 @@
 //! EXIF orientation: finding it, and turning the picture upright. Broken EXIF is no EXIF: the photo still counts.
 
+use super::canvas::Canvas;
+use crate::pipeline::types::View;
+
+/// Source rows that are turned to columns together.
+const ROWS_AT_ONCE: usize = 64;
+
 /// How the stored picture must be turned to stand upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Orientation {
@@ -47,7 +53,7 @@ impl Orientation {
     }
 
     /// `[height,width,3]` u8 as stored -> the upright picture, `[width,height,3]` where the sides are swapped.
-    pub(super) fn apply(self, width: usize, height: usize, mut rgb: Vec<u8>) -> Vec<u8> {
+    pub(super) fn apply(self, width: usize, height: usize, mut rgb: Vec<u8>, canvas: &mut Canvas) -> Vec<u8> {
         match self {
             Self::Upright => rgb,
             Self::FlipVertical => {
@@ -67,23 +73,46 @@ impl Orientation {
                 rgb.as_chunks_mut::<3>().0.reverse();
                 rgb
             }
-            Self::Transpose => swapped(height, &rgb, |x, y| y * width + x),
-            Self::Rotate90 => swapped(height, &rgb, |x, y| (height - 1 - y) * width + x),
-            Self::Transverse => swapped(height, &rgb, |x, y| (height - 1 - y) * width + (width - 1 - x)),
-            Self::Rotate270 => swapped(height, &rgb, |x, y| y * width + (width - 1 - x)),
+            Self::Transpose => swapped(height, rgb, canvas, |x, y| y * width + x),
+            Self::Rotate90 => swapped(height, rgb, canvas, |x, y| (height - 1 - y) * width + x),
+            Self::Transverse => swapped(height, rgb, canvas, |x, y| (height - 1 - y) * width + (width - 1 - x)),
+            Self::Rotate270 => swapped(height, rgb, canvas, |x, y| y * width + (width - 1 - x)),
         }
+    }
+
+    /// Where in `width` x `height` pixels as stored the picture lies -> where it lies in the upright ones.
+    pub(super) fn apply_to_view(self, width: u32, height: u32, view: View) -> View {
+        let (right, bottom) = (f64::from(width) - view.left - view.width, f64::from(height) - view.top - view.height);
+        let (left, top) = match self {
+            Self::Upright => (view.left, view.top),
+            Self::FlipHorizontal => (right, view.top),
+            Self::Rotate180 => (right, bottom),
+            Self::FlipVertical => (view.left, bottom),
+            Self::Transpose => (view.top, view.left),
+            Self::Rotate90 => (bottom, view.left),
+            Self::Transverse => (bottom, right),
+            Self::Rotate270 => (view.top, right),
+        };
+        let (width, height) = if self.swaps_sides() { (view.height, view.width) } else { (view.width, view.height) };
+        View { left, top, width, height }
     }
 }
 
 /// Row x of the result is column x of the source; `from` says where its y-th pixel comes from.
-fn swapped(height: usize, rgb: &[u8], from: impl Fn(usize, usize) -> usize) -> Vec<u8> {
-    let mut out = vec![0; rgb.len()];
-    for (x, row) in out.chunks_exact_mut(height * 3).enumerate() {
-        for (y, pixel) in row.chunks_exact_mut(3).enumerate() {
-            let at = from(x, y) * 3;
-            pixel.copy_from_slice(&rgb[at..at + 3]);
+fn swapped(height: usize, rgb: Vec<u8>, canvas: &mut Canvas, from: impl Fn(usize, usize) -> usize) -> Vec<u8> {
+    let mut out = canvas.take(rgb.len());
+    // A few source rows at a time, which stay in the cache while all their columns are read: 12 megapixels take a fifth of the
+    // time.
+    for top in (0..height).step_by(ROWS_AT_ONCE) {
+        let bottom = (top + ROWS_AT_ONCE).min(height);
+        for (x, row) in out.chunks_exact_mut(height * 3).enumerate() {
+            for (y, pixel) in (top..bottom).zip(row[top * 3..bottom * 3].as_chunks_mut::<3>().0) {
+                let at = from(x, y) * 3;
+                pixel.copy_from_slice(&rgb[at..at + 3]);
+            }
         }
     }
+    canvas.keep(rgb);
     out
 }
 

@@ -293,12 +293,16 @@ proptest! {
     #[test]
     fn damaged_files_never_panic(
         bytes in any_fixture(), damages in prop::collection::vec(any_damage(), 1..6), ignore: bool,
+        scale in prop::sample::select(Scale::EVERY.to_vec()),
     ) {
         // A small bound keeps the run quick: damage to a size field would otherwise fill memory, as a real one may.
         let limits = DecodeLimits { pixels_max: 100_000, ..DecodeLimits::default() };
         let exif_orientation = if ignore { ExifOrientation::Ignore } else { ExifOrientation::Apply };
         let bytes = damaged(bytes, &damages);
-        if let Ok(pending) = open(&bytes, &DecodeOptions { exif_orientation, limits }) {
+        if let Ok(mut pending) = open(&bytes, &DecodeOptions { exif_orientation, limits, ..DecodeOptions::default() }) {
+            if let Codec::Jpeg(_) = pending.codec {
+                pending.scale = scale;
+            }
             let info = pending.info();
             if let Ok(image) = pending.decode() {
                 prop_assert_eq!(image.info(), info);

@@ -23,6 +23,8 @@ pub(super) enum Kernel {
 pub(super) struct Taps {
     spans: Vec<Span>,
     weights: Vec<i32>,
+    /// The weights of one position before they are rounded.
+    row: Vec<f64>,
 }
 
 /// The source positions `start..start + len` and where their weights stand.
@@ -49,8 +51,8 @@ impl Taps {
     }
 
     fn compute_nearest(&mut self, axis: Axis) {
-        let step = axis.source as f64 / axis.resized as f64;
-        let mut centre = step * 0.5;
+        let step = axis.scale();
+        let mut centre = axis.from + step * 0.5;
         // Pillow adds the step up instead of multiplying, so the same rounding errors must add up here,
         // also over the positions before the window.
         for position in 0..axis.first + axis.window {
@@ -64,23 +66,27 @@ impl Taps {
     }
 
     fn compute_weighted(&mut self, axis: Axis, support: f64, weight: fn(f64) -> f64) {
-        let scale = axis.source as f64 / axis.resized as f64;
+        let scale = axis.scale();
         // Shrinking widens the filter (this is the antialiasing); growing does not narrow it.
         let stretch = scale.max(1.0);
         let support = support * stretch;
         let inverse = 1.0 / stretch;
-        let mut row = Vec::with_capacity(support.ceil() as usize * 2 + 1);
         for position in axis.first..axis.first + axis.window {
-            let centre = (position as f64 + 0.5) * scale;
+            let centre = axis.from + (position as f64 + 0.5) * scale;
             // `as usize` truncates and stops at 0, which is what the cast to int and the clamp do in C.
             let start = (centre - support + 0.5) as usize;
             let end = ((centre + support + 0.5) as usize).min(axis.source);
-            row.clear();
-            row.extend((start..end).map(|at| weight((at as f64 - centre + 0.5) * inverse)));
-            let sum: f64 = row.iter().sum();
-            self.spans.push(Span { start, len: row.len(), weights: self.weights.len() });
-            self.weights.extend(row.iter().map(|&value| quantised(if sum == 0.0 { value } else { value / sum })));
+            self.row.clear();
+            self.row.extend((start..end).map(|at| weight((at as f64 - centre + 0.5) * inverse)));
+            let sum: f64 = self.row.iter().sum();
+            self.spans.push(Span { start, len: self.row.len(), weights: self.weights.len() });
+            self.weights.extend(self.row.iter().map(|&value| quantised(if sum == 0.0 { value } else { value / sum })));
         }
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        self.spans.capacity() * size_of::<Span>() + self.weights.capacity() * 4 + self.row.capacity() * 8
     }
 
     /// Number of window positions.

@@ -2,16 +2,21 @@
 
 use super::PreprocessError;
 use super::recipe::{CenterCrop, CropRounding, RecipeSteps, Resize};
+use crate::pipeline::types::Image;
 
 /// Most pixels a sample may have. It matters only for recipes without a crop, where the picture decides: a 1x20000
 /// picture brought to a shortest edge of 256 would have 1.3 thousand million.
 pub const SAMPLE_PIXELS_MAX: u64 = 4096 * 4096;
 
 /// One axis: the resized side and the part of it that the output shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Axis {
-    /// Side of the picture.
+    /// Side of the picture in pixels.
     pub(super) source: usize,
+    /// Where among them the picture begins: 0, unless it was decoded smaller and then mirrored.
+    pub(super) from: f64,
+    /// How many of them it covers: all, unless it was decoded smaller. This is the side that the resize shrinks.
+    pub(super) extent: f64,
     /// Side after the resize, of which only `window` is ever computed.
     pub(super) resized: usize,
     /// First resized position shown.
@@ -28,7 +33,7 @@ impl Axis {
     fn new(source: u32, resized: u64, crop: Option<(u32, CropRounding)>) -> Self {
         let (resized, source) = (resized as usize, source as usize);
         let Some((crop, rounding)) = crop else {
-            return Self { source, resized, first: 0, window: resized, padding: 0, output: resized };
+            return Self::uncropped(source, resized);
         };
         let output = crop as usize;
         if resized < output {
@@ -37,7 +42,7 @@ impl Axis {
                 CropRounding::Floor => spare.div_ceil(2),
                 CropRounding::FloorPadAfter | CropRounding::RoundHalfEven => spare / 2,
             };
-            return Self { source, resized, first: 0, window: resized, padding, output };
+            return Self { padding, output, ..Self::uncropped(source, resized) };
         }
         let spare = resized - output;
         let first = match rounding {
@@ -45,18 +50,44 @@ impl Axis {
             // Python's round: a half goes to the even neighbour.
             CropRounding::RoundHalfEven => spare / 2 + usize::from(spare % 4 == 3),
         };
-        Self { source, resized, first, window: output, padding: 0, output }
+        Self { first, window: output, output, ..Self::uncropped(source, resized) }
+    }
+
+    fn uncropped(source: usize, resized: usize) -> Self {
+        let extent = source as f64;
+        Self { source, from: 0.0, extent, resized, first: 0, window: resized, padding: 0, output: resized }
+    }
+
+    /// Whether the resize changes nothing, so that its pass is left out.
+    pub(super) fn is_kept(&self) -> bool {
+        self.resized == self.source && self.extent == self.source as f64
+    }
+
+    /// Source pixels for one resized pixel.
+    pub(super) fn scale(&self) -> f64 {
+        self.extent / self.resized as f64
     }
 }
 
 /// Both axes of one picture under one recipe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Geometry {
     pub(super) x: Axis,
     pub(super) y: Axis,
 }
 
 impl Geometry {
+    /// Sizes and offsets follow from the picture as it was uploaded; where its pixels are fewer, only they are found
+    /// elsewhere.
+    pub(super) fn of(image: &Image, steps: &RecipeSteps) -> Result<Self, PreprocessError> {
+        let (info, view) = (image.info(), image.view());
+        let Self { x, y } = Self::new(info.width, info.height, steps)?;
+        Ok(Self {
+            x: Axis { source: image.width() as usize, from: view.left, extent: view.width, ..x },
+            y: Axis { source: image.height() as usize, from: view.top, extent: view.height, ..y },
+        })
+    }
+
     pub(super) fn new(width: u32, height: u32, steps: &RecipeSteps) -> Result<Self, PreprocessError> {
         if width == 0 || height == 0 {
             return Err(PreprocessError::EmptyImage { width, height });

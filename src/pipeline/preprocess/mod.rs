@@ -63,12 +63,29 @@ pub fn sample_shape(width: u32, height: u32, recipe: &Recipe) -> Result<SampleSh
     Ok(shape_of(&Geometry::new(width, height, recipe.steps())?))
 }
 
+/// The size, width before height, that `recipe` resizes a picture of this size to; of it the crop then shows a part. `None`
+/// where every source pixel has to be there: nothing is resized, or with a filter that does not average what it leaves out.
+///
+/// # Errors
+/// As [`sample_shape`].
+pub fn resized_size(width: u32, height: u32, recipe: &Recipe) -> Result<Option<(u32, u32)>, PreprocessError> {
+    let steps = recipe.steps();
+    let averages = match steps.filter {
+        Filter::Box | Filter::Bilinear | Filter::Hamming | Filter::Bicubic | Filter::Lanczos => true,
+        // OpenCV's area does average, but what makes it OpenCV's is which pixels it takes for whole.
+        Filter::Nearest | Filter::OpencvArea | Filter::OpencvLinear => false,
+    };
+    let Geometry { x, y } = Geometry::new(width, height, steps)?;
+    let side = |side: usize| u32::try_from(side).ok();
+    Ok(side(x.resized).zip(side(y.resized)).filter(|_| averages && steps.resize != Resize::None))
+}
+
 /// One picture to one sample.
 ///
 /// # Errors
 /// Where the picture has no pixels or the sample would have too many.
 pub fn preprocess(image: &Image, recipe: &Recipe) -> Result<Sample, PreprocessError> {
-    let shape = sample_shape(image.width(), image.height(), recipe)?;
+    let shape = shape_of(&Geometry::of(image, recipe.steps())?);
     let mut values = vec![0.0; shape.len()];
     preprocess_into(image, recipe, &mut Scratch::default(), &mut values)?;
     Ok(Sample::new(shape, values))
@@ -85,7 +102,7 @@ pub fn preprocess_into(
     values: &mut [f32],
 ) -> Result<(), PreprocessError> {
     let steps = recipe.steps();
-    let geometry = Geometry::new(image.width(), image.height(), steps)?;
+    let geometry = Geometry::of(image, steps)?;
     let expected = shape_of(&geometry).len();
     if values.len() != expected {
         return Err(PreprocessError::WrongLength { found: values.len(), expected });
@@ -104,7 +121,8 @@ pub fn preprocess_into(
             values.fill(table[usize::from(fill[channel])]);
         }
     }
-    // row: [W,3] u8 -> values: [3,H,W] f32
+    // row: [W,3] u8 -> values: [3,H,W] f32. A look into a table of 256 is exact for any recipe. What a compiler vectorises,
+    // two divisions, is equal in every bit for 1/255 only and spares 6 of 45 microseconds for 224x224, or 3 % of this stage.
     resize::for_each_row(image.rgb(), &geometry, steps.filter, scratch, |index, row| {
         let at = (y.padding + index) * x.output + x.padding;
         for ((values, table), channel) in values.chunks_exact_mut(plane).zip(table).zip(channels) {
@@ -129,7 +147,7 @@ fn padding_colour(steps: &RecipeSteps) -> [u8; 3] {
 /// The sample before normalisation, `[H,W,3]` u8 in RGB: what the golden arrays compare.
 #[cfg(test)]
 fn sample_pixels(image: &Image, steps: &RecipeSteps) -> Result<Vec<u8>, PreprocessError> {
-    let geometry = Geometry::new(image.width(), image.height(), steps)?;
+    let geometry = Geometry::of(image, steps)?;
     let Geometry { x, y } = geometry;
     let mut out = padding_colour(steps).repeat(x.output * y.output);
     resize::for_each_row(image.rgb(), &geometry, steps.filter, &mut Scratch::default(), |index, row| {

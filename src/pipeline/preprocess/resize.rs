@@ -29,6 +29,13 @@ pub struct Scratch {
     row: Vec<u8>,
 }
 
+impl Scratch {
+    /// Bytes held.
+    pub(in crate::pipeline) fn bytes(&self) -> usize {
+        self.horizontal.bytes() + self.vertical.bytes() + self.between.capacity() + self.row.capacity()
+    }
+}
+
 /// Calls `emit` with each row of the window, `[window width, 3]` u8, from top to bottom.
 ///
 /// `rgb` is `[geometry.y.source, geometry.x.source, 3]`.
@@ -76,14 +83,14 @@ fn for_each_row_as_pillow(
     let row_bytes = x.window * 3;
 
     // A pass that changes nothing is skipped, as in Pillow: Lanczos weights at scale 1 are not exactly 0 and 1.
-    let vertical_needed = y.resized != y.source;
+    let vertical_needed = !y.is_kept();
     if vertical_needed {
         vertical.compute(kernel, y);
     }
     let rows = if vertical_needed { vertical.source_range() } else { y.first..y.first + y.window };
 
     // src: `stride` bytes a row, of which `offset..offset + row_bytes` are the window; row 0 is source row rows.start.
-    let (src, stride, offset) = if x.resized != x.source {
+    let (src, stride, offset) = if !x.is_kept() {
         horizontal.compute(kernel, x);
         let len = rows.len() * row_bytes;
         if between.len() < len {
@@ -287,14 +294,14 @@ pub(super) fn resize_whole(rgb: &[u8], geometry: &Geometry, filter: Filter) -> V
     };
     let mut taps = Taps::default();
     let mut between = rgb.to_vec();
-    if x.resized != x.source {
+    if !x.is_kept() {
         taps.compute(kernel, x);
         between = vec![0; y.source * x.resized * 3];
         for (src, dst) in rgb.chunks_exact(x.source * 3).zip(between.chunks_exact_mut(x.resized * 3)) {
             horizontal_row(src, &taps, dst);
         }
     }
-    if y.resized == y.source {
+    if y.is_kept() {
         return between;
     }
     taps.compute(kernel, y);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::geometry::Geometry;
 use super::*;
-use crate::pipeline::types::{ImageFormat, ImageInfo};
+use crate::pipeline::types::{ImageFormat, ImageInfo, View};
 
 const FILTERS: [Filter; 8] = [
     Filter::Nearest,
@@ -36,8 +36,15 @@ fn source() -> Image {
     image(101, 67, golden("source.rgb"))
 }
 
-/// The picture that a case starts from: `source.rgb`, or its part of 96x64 pixels, whose sides divide well.
+/// The picture that a case starts from: `source.rgb`, also as what is left of a larger picture, or its part of 96x64 pixels, whose sides divide well.
 fn source_of(case: &Value) -> Image {
+    if let Some(view) = case.get("view") {
+        let part = |at: usize| view[at].as_f64().unwrap();
+        let view = View { left: part(0), top: part(1), width: part(2), height: part(3) };
+        let [width, height] = [0, 1].map(|at| number(&case["uploaded"][at]));
+        let info = ImageInfo { width, height, format: ImageFormat::Jpeg };
+        return Image::reduced(info, (101, 67), view, golden("source.rgb"));
+    }
     match case.get("source").and_then(Value::as_str) {
         None => source(),
         Some("even") => image(96, 64, golden("source-even.rgb")),
@@ -165,6 +172,19 @@ fn extreme_picture_computes_only_its_crop() {
     let mut values = vec![0.0; 3 * 224 * 224];
     preprocess_into(&tall, &recipe, &mut scratch, &mut values).unwrap();
     assert!(values.iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn only_filters_that_average_let_the_decoder_shrink_a_picture() {
+    let resized = |steps| resized_size(4032, 3024, &Recipe::new(steps).unwrap()).unwrap();
+    let resize = Resize::ShortestEdge(256);
+    for filter in FILTERS {
+        let averages = !matches!(filter, Filter::Nearest | Filter::OpencvArea | Filter::OpencvLinear);
+        assert_eq!(resized(RecipeSteps { resize, filter, ..steps() }), averages.then_some((341, 256)), "{filter:?}");
+    }
+    let crop = Some(CenterCrop::new(224, 224, CropRounding::Floor));
+    assert_eq!(resized(RecipeSteps { resize, crop, ..steps() }), Some((341, 256)));
+    assert_eq!(resized(RecipeSteps { crop, ..steps() }), None);
 }
 
 #[test]
