@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     )
     measured.add_argument("--residual-args", metavar="FLAGS", default="", help="more flags for `residual serve`")
     times = parser.add_argument_group("how long")
-    times.add_argument("--quick", action="store_true", help="four minutes instead of fifteen")
+    times.add_argument("--quick", action="store_true", help="five minutes instead of fifteen")
     for each in dataclasses.fields(measure.Plan):
         times.add_argument(
             f"--{each.name.replace('_', '-')}",
@@ -84,8 +84,8 @@ PLAN_HELP = {
     "rounds": "rounds over all servers",
     "alone": "seconds for each of the parts alone",
     "warm_up": "seconds of load before anything counts",
-    "settle": "seconds of each closed loop that do not count",
-    "closed": "seconds of the closed loop",
+    "settle": "seconds of each closed loop that do not count, at least",
+    "closed": "seconds of the closed loop, at least",
     "single": "seconds with one connection",
     "open": "seconds at a constant rate",
     "connections": "connections of the closed loop",

@@ -26,6 +26,8 @@ from .server import Server
 OPEN_LOAD = 0.7
 #: How often each photo is sent to a server that tells its own stage times.
 TIMED_REPEATS = 8
+#: A closed loop is made longer until so many of the slowest requests fit into it, one after the other.
+CLOSED_LATENCIES = 4
 #: The parts alone and the expected answers take seconds; longer than this, and something is stuck.
 REFERENCE_SECONDS = 600.0
 
@@ -162,9 +164,11 @@ class Bench:
             difference = up.check(self.checked, expected)
             generator = Generator(self.oha, up, self.timed, self.site.work.folder("run", f"{peer.name}-load"))
             plan = self.plan
-            generator.closed(plan.connections, 0.0, plan.warm_up)
+            slowest = generator.warm_up(plan.connections, plan.warm_up)
             began, clock, used = time.monotonic(), CpuClock.read(), up.cpu_seconds()
-            closed = generator.closed(plan.connections, plan.settle, plan.closed)
+            closed = generator.closed(
+                plan.connections, max(plan.settle, slowest), max(plan.closed, CLOSED_LATENCIES * slowest)
+            )
             resident = up.resident_bytes()
             server_seconds, passed = up.cpu_seconds() - used, CpuClock.read()
             seconds = time.monotonic() - began

@@ -40,9 +40,18 @@ def spawn(
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("ab"))
         output = stack.enter_context(stdout.open("wb")) if stdout else errors
-        process = subprocess.Popen(
-            arguments, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
-        )
+        try:
+            process = subprocess.Popen(
+                arguments,
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise Unavailable(f"{error.filename} is not there; benches/README.md says what is needed") from error
     _started.append(process)
     return process
 

@@ -53,6 +53,16 @@ def of_ceiling(row: Row, alone: list[Alone]) -> Figures:
     )
 
 
+def of_parts(row: Row, alone: list[Alone]) -> Figures:
+    """Returns what one client waits, over preparing and one image's inference with all cores in the same round."""
+    return Figures(
+        [
+            each.single_p50_ms / ((each.own_prepare_ms or alone[number].prepare_ms) + alone[number].batch_1_ms)
+            for number, each in row.rounds.items()
+        ]
+    )
+
+
 def page(bench: Bench, rows: list[Row], alone: list[Alone], command: str, load_before: float) -> str:
     """Returns the whole page; rows without rounds say why."""
     done = [row for row in rows if row.rounds and row.problem is None]
@@ -67,8 +77,8 @@ def page(bench: Bench, rows: list[Row], alone: list[Alone], command: str, load_b
                 f"- model: {model.title}, {model.onnx.stat().st_size / 1e6:.0f} MB, random weights, input "
                 "`[N,3,224,224]`; the same file for all",
                 f"- photos: {photos.describe(bench.timed)}",
-                f"- load: oha {OHA_VERSION}; {plan.connections} connections for {plan.closed:g} s, one connection for "
-                f"{plan.single:g} s, constant rate for {plan.open:g} s; {_rounds(plan.rounds)}",
+                f"- load: oha {OHA_VERSION}; {plan.connections} connections for at least {plan.closed:g} s, one connection "
+                f"for {plan.single:g} s, constant rate for {plan.open:g} s; {_rounds(plan.rounds)}",
             ]
         ),
         _table(done, alone),
@@ -87,9 +97,9 @@ def _rounds(count: int) -> str:
 def _table(done: list[Row], alone: list[Alone]) -> str:
     peers = [figures(row, lambda each: each.images_per_second).median for row in done if not is_ours(row)]
     lines = [
-        "| server | images/s | x best peer | of the ceiling | p50, p99 ms | one client p50 ms | "
-        f"p50, p99 ms at {OPEN_LOAD:.0%} | core ms/image: server, client | MiB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| server | images/s | x best peer | of the ceiling | p50, p99 ms | one client p50 ms | x parts | "
+        f"p50, p99 ms at {OPEN_LOAD:.0%} | x one client | core ms/image: server, client | MiB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in done:
         speed = figures(row, lambda each: each.images_per_second)
@@ -101,8 +111,10 @@ def _table(done: list[Row], alone: list[Alone]) -> str:
             f"{figures(row, lambda each: each.closed_p50_ms).median:.0f}, "
             f"{figures(row, lambda each: each.closed_p99_ms).show(0)}",
             figures(row, lambda each: each.single_p50_ms).show(1),
+            of_parts(row, alone).show(2),
             f"{figures(row, lambda each: each.open_p50_ms).median:.1f}, "
             f"{figures(row, lambda each: each.open_p99_ms).show(0)}",
+            figures(row, lambda each: each.open_p99_ms / each.single_p50_ms).show(1),
             f"{figures(row, lambda each: each.server_ms_per_image).show(1)}, "
             f"{figures(row, lambda each: each.client_ms_per_image).median:.2f}",
             figures(row, lambda each: each.resident_mib).show(0),
@@ -148,8 +160,10 @@ def _legend(connections: int) -> str:
   round: preparing as the server tells it, or else as Pillow does it; inference by ONNX Runtime's CPU provider in the
   faster of the two layouts below
 - **one client p50**: one connection, one request after the other
+- **x parts**: that over preparing and the inference of one image with all cores, in the same round
 - **at {part}**: a constant rate of {part} of this server's own images/s in the same round; a late request counts from
   when it should have been sent
+- **x one client**: that p99 over one client's p50
 - **core ms/image**: user and system time of all processes of the server, and of the clients
 - **MiB**: memory of all processes of the server under load, shared pages once
 """.strip()
@@ -157,7 +171,7 @@ def _legend(connections: int) -> str:
 
 def _versions(bench: Bench, done: list[Row]) -> str:
     lines = [
-        f"The answers for {len(bench.checked)} photos were held to onnxruntime's own before each round; the last number "
+        f"The answers for {len(bench.checked)} photos were held to onnxruntime's own before each round. The last number "
         "is the largest difference of a score.\n"
     ]
     for row in done:
