@@ -77,8 +77,8 @@ def page(bench: Bench, rows: list[Row], alone: list[Alone], command: str, load_b
                 f"- model: {model.title}, {model.onnx.stat().st_size / 1e6:.0f} MB, random weights, input "
                 "`[N,3,224,224]`; the same file for all",
                 f"- photos: {photos.describe(bench.timed)}",
-                f"- load: oha {OHA_VERSION}; {plan.connections} connections for at least {plan.closed:g} s, one connection "
-                f"for {plan.single:g} s, constant rate for {plan.open:g} s; {_rounds(plan.rounds)}",
+                f"- load: oha {OHA_VERSION}; {plan.connections} connections for at least {plan.closed:g} s, one "
+                f"connection for {plan.single:g} s, constant rate for {plan.open:g} s; {_rounds(plan.rounds)}",
             ]
         ),
         _table(done, alone),
@@ -171,8 +171,8 @@ def _legend(connections: int) -> str:
 
 def _versions(bench: Bench, done: list[Row]) -> str:
     lines = [
-        f"The answers for {len(bench.checked)} photos were held to onnxruntime's own before each round. The last number "
-        "is the largest difference of a score.\n"
+        f"The answers for {len(bench.checked)} photos were held to onnxruntime's own before each round. The last "
+        "number is the largest difference of a score.\n"
     ]
     for row in done:
         difference = max(each.score_difference for each in row.rounds.values())
