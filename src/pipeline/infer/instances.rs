@@ -88,7 +88,7 @@ impl Plan<'_> {
             };
             groups.push((*group, vec![session]));
         }
-        let one_image = if self.elastic && groups.len() > 1 { self.keep_what_gains(&mut groups)? } else { Vec::new() };
+        let one_image = if self.elastic { self.keep_what_gains(&mut groups)? } else { Vec::new() };
         for (group, sessions) in &mut groups {
             while sessions.len() < group.instances {
                 sessions.push(make(group)?);

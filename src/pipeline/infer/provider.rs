@@ -50,16 +50,12 @@ impl Provider {
         matches!(self, Self::Cuda | Self::Tensorrt)
     }
 
-    /// Images in one batch, at most, where the settings do not say.
-    ///
-    /// On the CPU provider a batch computes no more images a second than single images do (ResNet-50 and ResNet-20, one
-    /// thread, batches of 1 to 16: within 5 %), so that a small one keeps latency and memory low. bf16 on AMX needs 8 to
-    /// fill its tiles, and a GPU many more.
+    /// Images in one batch, at most, where the settings do not say. On the CPU provider the time of one image may make it
+    /// less. bf16 on AMX needs 8 to fill its tiles, and a GPU many more.
     #[must_use]
     pub fn batch_images_max(self) -> usize {
         match self {
-            Self::Cpu => 4,
-            Self::Openvino => 8,
+            Self::Cpu | Self::Openvino => 8,
             Self::Cuda | Self::Tensorrt => 32,
         }
     }
