@@ -31,7 +31,7 @@ fn cores() -> usize {
 }
 
 fn policy(c: &mut Criterion) {
-    let limits = BatchLimits { images_max: 8, delay: Duration::ZERO };
+    let limits = BatchLimits { images_max: 8, delay: Duration::ZERO, fixed: false };
     let groups = [Group { cores: 16, idle: 1 }, Group { cores: 4, idle: 4 }, Group { cores: 1, idle: 16 }];
     c.bench_function("decide", |b| {
         b.iter(|| {
@@ -62,7 +62,7 @@ fn queue(c: &mut Criterion) {
     for images in [1, 8, 64] {
         group.throughput(Throughput::Elements(images));
         group.bench_with_input(BenchmarkId::from_parameter(images), &images, |b, &images| {
-            let limits = BatchLimits { images_max: 8, delay: Duration::ZERO };
+            let limits = BatchLimits { images_max: 8, delay: Duration::ZERO, fixed: false };
             let instances = vec![Instances { cores: 2, all: vec![()] }, Instances { cores: 1, all: vec![(), ()] }];
             let queue = Queue::new(64, limits, &Cores::new(2), instances);
             let mut taken = Taken::default();

@@ -2,8 +2,8 @@
 
 use super::engine::{EngineOptions, ModelSpec};
 use super::infer::{
-    Contract, Environment, InferError, InstanceGroup, Instances, Layout, LayoutRequest, Load, ModelSource, Precision,
-    Provider, ProviderChoice, SessionOptions, images_per_second, layout,
+    BatchSupport, Contract, Environment, InferError, InstanceGroup, Instances, Layout, LayoutRequest, Load,
+    ModelSource, Precision, PrecisionChoice, Provider, ProviderChoice, SessionOptions, images_per_second, layout,
 };
 use super::proof::{self, Agreement};
 
@@ -35,6 +35,7 @@ pub(super) struct Chooser<'a> {
     source: &'a ModelSource,
     options: &'a EngineOptions,
     layout: LayoutRequest,
+    precision: PrecisionChoice,
 }
 
 impl<'a> Chooser<'a> {
@@ -44,11 +45,7 @@ impl<'a> Chooser<'a> {
         source: &'a ModelSource,
         options: &'a EngineOptions,
     ) -> Self {
-        Self { environment, spec, source, options, layout: options.layout }
-    }
-
-    fn with(self, layout: LayoutRequest) -> Self {
-        Self { layout, ..self }
+        Self { environment, spec, source, options, layout: options.layout, precision: options.precision }
     }
 
     pub(super) fn choose(self) -> Result<Chosen, InferError> {
@@ -64,36 +61,35 @@ impl<'a> Chooser<'a> {
         if others.is_empty() {
             return self.load(Provider::Cpu, "auto: nothing faster is installed");
         }
-        // One instance is enough to judge by, and is gone before the next is loaded: they need not fit beside each other.
-        let judge = self.with(LayoutRequest { instances: Some(1), ..LayoutRequest::default() });
-        let Judged { answers, images_per_second: baseline, chosen } =
-            Judged::new(judge, judge.load(Provider::Cpu, "")?)?;
-        drop(chosen);
-        let (mut best, mut refused) = (None::<Judged>, Vec::new());
-        for provider in others {
-            match self.candidate(provider, &answers, baseline) {
-                Ok(candidate) => {
-                    if best.as_ref().is_none_or(|best| candidate.images_per_second > best.images_per_second) {
-                        best = Some(candidate);
-                    }
-                }
-                Err(why) => {
-                    tracing::info!(model = self.spec.name, "auto: {provider} is not used for this model: {why}");
-                    refused.push(format!("{provider} is installed and not used: {why}"));
-                }
+        // Each is judged by one instance with all cores, which is gone before the next is loaded: they need not fit beside
+        // each other.
+        let one = LayoutRequest { instances: Some(1), ..LayoutRequest::default() };
+        let judge = Self { layout: one, precision: PrecisionChoice::Auto, ..self };
+        let cpu = Judged::new(judge, Provider::Cpu)?;
+        let (mut best, mut refused) = (None::<Candidate>, Vec::new());
+        for (provider, available) in others {
+            let candidate = available
+                .map_err(|error| error.to_string())
+                .and_then(|()| Self { layout: one, ..self }.candidate(provider, &cpu));
+            match candidate {
+                Ok(candidate) if best.as_ref().is_none_or(|best| candidate.gain > best.gain) => best = Some(candidate),
+                Ok(_) => {}
+                Err(why) => refused.push(format!("{provider} is installed and not used: {why}")),
             }
         }
         match best {
-            Some(best) => Ok(best.chosen),
+            Some(Candidate { provider, agreement, why, .. }) => {
+                let chosen = self.load(provider, &why)?;
+                Ok(Chosen { agreement: Some(agreement), ..chosen })
+            }
             None => self.load(Provider::Cpu, &format!("auto: {}", refused.join("; "))),
         }
     }
 
-    /// The model on `provider`, or why not.
-    fn candidate(self, provider: Provider, judge: &[Vec<f32>], baseline: f64) -> Result<Judged, String> {
-        let chosen = self.load(provider, "").map_err(|error| error.to_string())?;
-        let mut judged = Judged::new(self, chosen).map_err(|error| error.to_string())?;
-        let agreement = proof::compare(judge, &judged.answers);
+    /// What there is to say for `provider`, or against it.
+    fn candidate(self, provider: Provider, cpu: &Judged) -> Result<Candidate, String> {
+        let judged = Judged::new(self, provider).map_err(|error| error.to_string())?;
+        let agreement = proof::compare(&cpu.answers, &judged.answers);
         let Agreement { pictures, same_class, largest_difference } = agreement;
         let evidence = format!(
             "{same_class} of {pictures} pictures get the class that cpu in f32 gives them, the largest difference of a \
@@ -102,18 +98,17 @@ impl<'a> Chooser<'a> {
         if !agreement.holds() {
             return Err(evidence);
         }
-        let gain = judged.images_per_second / baseline;
+        let gain = judged.images_per_second / cpu.images_per_second;
         if gain < GAIN_MIN {
             return Err(format!("it computes {gain:.1} times as many images a second as cpu"));
         }
-        judged.chosen.why = format!("auto: {gain:.1} times as fast as cpu; {evidence}");
-        judged.chosen.agreement = Some(agreement);
-        Ok(judged)
+        let why = format!("auto: {gain:.1} times as fast as cpu; {evidence}");
+        Ok(Candidate { provider, agreement, gain, why })
     }
 
     fn load(self, provider: Provider, why: &str) -> Result<Chosen, InferError> {
-        let Self { environment, spec, source, options, layout: request } = self;
-        let precision = environment.precision(provider, options.precision)?;
+        let Self { environment, spec, source, options, layout: request, precision } = self;
+        let precision = environment.precision(provider, precision)?;
         let layout = layout(options.cores.total(), provider, request);
         let allowed = options.batch_images_max.unwrap_or(provider.batch_images_max());
         let widest = layout.instance_groups.iter().map(|group| group.intra_op_threads).max().unwrap_or(1);
@@ -133,8 +128,8 @@ impl<'a> Chooser<'a> {
         let instance_groups: Vec<InstanceGroup> = instances.groups.iter().map(|(group, _)| *group).collect();
         let layout = Layout { instance_groups, ..layout };
         let images_max = contract.images_max(match options.batch_images_max {
-            None => worth(provider, &instances, allowed),
-            Some(_) => allowed,
+            None if !matches!(contract.batch, BatchSupport::Fixed { .. }) => worth(provider, &instances, allowed),
+            None | Some(_) => allowed,
         });
         placed(provider, spec, &instances)?;
         let why = why.to_owned();
@@ -181,15 +176,24 @@ fn placed(provider: Provider, spec: &ModelSpec, instances: &Instances) -> Result
     Ok(())
 }
 
+/// A provider that gives the same classes faster.
+struct Candidate {
+    provider: Provider,
+    agreement: Agreement,
+    /// Times the images that the CPU provider computes in the same time.
+    gain: f64,
+    why: String,
+}
+
 /// A provider's answers to the pictures, and its speed.
 struct Judged {
-    chosen: Chosen,
     answers: Vec<Vec<f32>>,
     images_per_second: f64,
 }
 
 impl Judged {
-    fn new(chooser: Chooser<'_>, mut chosen: Chosen) -> Result<Self, InferError> {
+    fn new(chooser: Chooser<'_>, provider: Provider) -> Result<Self, InferError> {
+        let mut chosen = chooser.load(provider, "")?;
         let spec = chooser.spec;
         let form = chosen.contract.batch_form(spec.sample_shape, chosen.images_max);
         let pictures = proof::pictures(&spec.recipe).map_err(|error| InferError::Model {
@@ -197,11 +201,10 @@ impl Judged {
             cause: format!("prepare a photo for it: {error}"),
         })?;
         let reading = chosen.contract.signature.output.reading();
-        // The widest instance: it alone has all cores.
-        let session = &mut chosen.instances.groups[0].1[..1];
-        let answers = proof::answers(&mut session[0], form, &pictures, reading, &spec.labels)?;
-        let images_per_second = images_per_second(session, form)?;
-        Ok(Self { chosen, answers, images_per_second })
+        let sessions = &mut chosen.instances.groups[0].1;
+        let answers = proof::answers(&mut sessions[0], form, &pictures, reading, &spec.labels)?;
+        let images_per_second = images_per_second(sessions, form)?;
+        Ok(Self { answers, images_per_second })
     }
 }
 

@@ -13,9 +13,9 @@ use super::batch::{self, Answer, Answering, BatchError, BatchLimits, Cores, Job,
 use super::choose::{Chooser, Chosen};
 use super::error::ClassifyError;
 use super::infer::{
-    Batch, BatchForm, Contract, Element, Environment, GpuOptions, Infer, InferError, InstanceGroup, Instances, Layout,
-    LayoutRequest, ModelSource, OneImage, Placement, Precision, PrecisionChoice, Provider, ProviderChoice, Session,
-    Signature,
+    Batch, BatchForm, BatchSupport, Contract, Element, Environment, GpuOptions, Infer, InferError, InstanceGroup,
+    Instances, Layout, LayoutRequest, ModelSource, OneImage, Placement, Precision, PrecisionChoice, Provider,
+    ProviderChoice, Session, Signature,
 };
 use super::postprocess::Labels;
 use super::prepare::PreparePool;
@@ -227,7 +227,8 @@ impl Engine {
             })
             .collect();
         let runs_max = groups.iter().map(|group| group.all.len()).max().unwrap_or(1);
-        let limits = BatchLimits { images_max, delay: batch_delay };
+        let fixed = matches!(contract.batch, BatchSupport::Fixed { .. });
+        let limits = BatchLimits { images_max, delay: batch_delay, fixed };
         let queue = Queue::new(execution.queue_images_max, limits, &cores, groups);
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
         let mut engine = Self { spec, contract, execution, pool, queue, metrics, workers: Vec::new() };

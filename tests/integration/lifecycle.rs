@@ -293,6 +293,19 @@ fn json_logs_carry_the_decisions_as_fields() {
 }
 
 #[test]
+fn a_precision_that_the_provider_does_not_have_ends_the_start() {
+    for provider in ["cpu", "auto"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_residual"))
+            .args(["serve", "--http-port", "0", "--provider", provider, "--precision", "f16"])
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        assert!(log.contains("precision f16 is not to be had from provider cpu") && log.contains("auto, f32"), "{log}");
+    }
+}
+
+#[test]
 fn a_runtime_that_is_not_there_is_named_with_the_command_that_brings_it() {
     let empty = tempfile::tempdir().unwrap();
     for (flags, expected) in [

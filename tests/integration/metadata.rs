@@ -12,6 +12,23 @@ async fn a_model_tells_its_contract_recipe_classes_and_execution() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_tells_which_provider_computes_what() {
+    let server = TestServer::start(&["--provider", "cpu", "--instances", "2"]).await;
+    let execution = server.get("/api/v1/models/resnet20-cifar10").await.json["execution"].clone();
+    assert_eq!(execution["provider_reason"], "asked for by name");
+    assert_eq!(execution["precision"], "f32");
+    let placement = execution["placement"].as_object().unwrap();
+    assert_eq!(placement.keys().collect::<Vec<_>>(), ["CPUExecutionProvider"]);
+    // 19 convolutions and a fully connected layer, at least.
+    assert!(placement["CPUExecutionProvider"]["nodes"].as_u64().unwrap() >= 20, "{execution}");
+    let info = r#"residual_model_info{model="resnet20-cifar10",precision="f32",provider="cpu","#;
+    let metrics = server.client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains(info), "{metrics}");
+    server.classify(photo("cat.jpg")).await;
+    server.until_metric(r#"residual_runs_total{cores="1",model="resnet20-cifar10",version="1"}"#, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_index_lists_only_routes_that_exist() {
     let server = TestServer::start(&[]).await;
     let answer = server.get("/").await;

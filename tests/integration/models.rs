@@ -60,6 +60,14 @@ async fn every_model_answers_what_onnx_runtime_in_python_does() {
         for (colour, result) in colours.iter().zip(answer.json["results"].as_array().unwrap()) {
             assert_predictions(name, &result["predictions"], &colour["predictions"]);
         }
+        // Several instances run the graph as the first one optimised it, on weights that they are lent.
+        let server = TestServer::start(&["--model", &model(name), "--instances", "3"]).await;
+        let metadata = server.get(&format!("/api/v1/models/{name}")).await;
+        assert_eq!(metadata.json["execution"]["shared_weights"], json!(true), "{name}");
+        for colour in colours {
+            let answer = server.classify(picture(colour)).await;
+            assert_predictions(name, &answer.json["predictions"], &colour["predictions"]);
+        }
     }
 }
 

@@ -64,6 +64,17 @@ impl fmt::Debug for Member {
 #[derive(Default)]
 pub(super) struct Next(Vec<Weak<dyn Wake>>);
 
+/// What a queue does that found too few cores.
+#[must_use]
+pub(super) enum Wait {
+    /// Sleep: whoever frees cores will tell.
+    Sleep,
+    /// Look again: there are more by now.
+    Look,
+    /// Tell these first, then look again.
+    Tell(Next),
+}
+
 impl Next {
     /// Tells them. The caller holds no lock of any queue: two that told each other would wait for each other.
     pub(super) fn wake(self) {
@@ -132,12 +143,16 @@ impl Member {
         Some(state.next())
     }
 
-    /// Enters the list of those that wait for cores. False if there are more than in the `room` that was too small: look
-    /// again.
-    pub(super) fn wait(&self, since: Instant, room: Room) -> bool {
+    /// Enters the list of those that wait for cores, or brings its entry up to date, after a look that found too little
+    /// `room`.
+    pub(super) fn wait(&self, since: Instant, room: Room) -> Wait {
         let mut state = self.cores.lock();
-        state.hungry.insert(self.id, Hungry { since, queue: Weak::clone(&self.queue) });
-        state.free_for(self.id, since) <= room.free
+        let before = state.hungry.insert(self.id, Hungry { since, queue: Weak::clone(&self.queue) });
+        // Its oldest image is gone without a run. Others were passed over for that image, and would be for ever.
+        if before.is_some_and(|before| before.since < since) && state.free > 0 {
+            return Wait::Tell(state.next());
+        }
+        if state.free_for(self.id, since) > room.free { Wait::Look } else { Wait::Sleep }
     }
 
     /// Waits for cores no longer.
@@ -165,6 +180,8 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     struct Nobody;
@@ -195,9 +212,9 @@ mod tests {
         let cores = Cores::new(1);
         let (old, young) = (cores.join(nobody()), cores.join(nobody()));
         let before = Instant::now();
-        let after = before + std::time::Duration::from_millis(1);
+        let after = before + Duration::from_millis(1);
         old.take(1).unwrap().wake();
-        assert!(old.wait(before, old.room(before)), "nothing came free meanwhile");
+        assert!(matches!(old.wait(before, old.room(before)), Wait::Sleep), "nothing came free meanwhile");
         old.give_back(1).wake();
         assert_eq!(young.room(after).free, 0, "it is the other's turn");
         assert_eq!(old.room(before).free, 1);
@@ -213,7 +230,24 @@ mod tests {
         queue.take(2).unwrap().wake();
         let seen = queue.room(now);
         queue.give_back(2).wake();
-        assert!(!queue.wait(now, seen));
+        assert!(matches!(queue.wait(now, seen), Wait::Look));
+    }
+
+    #[test]
+    fn a_queue_whose_oldest_image_left_tells_those_that_were_passed_over_for_it() {
+        let cores = Cores::new(1);
+        let (old, other) = (cores.join(nobody()), cores.join(nobody()));
+        let before = Instant::now();
+        let (middle, after) = (before + Duration::from_millis(1), before + Duration::from_millis(2));
+        old.take(1).unwrap().wake();
+        assert!(matches!(old.wait(before, old.room(before)), Wait::Sleep));
+        assert!(matches!(other.wait(middle, other.room(middle)), Wait::Sleep));
+        old.give_back(1).wake();
+        assert_eq!(other.room(middle).free, 0, "the older image is first");
+        let Wait::Tell(next) = old.wait(after, old.room(after)) else { panic!("the other is not told") };
+        assert_eq!(next.0.len(), 2);
+        assert_eq!(other.room(middle).free, 1);
+        assert!(matches!(old.wait(after, old.room(after)), Wait::Sleep), "told once");
     }
 
     #[test]
@@ -222,7 +256,7 @@ mod tests {
         let (gone, other) = (cores.join(nobody()), cores.join(nobody()));
         let before = Instant::now();
         gone.take(1).unwrap().wake();
-        assert!(gone.wait(before, gone.room(before)));
+        assert!(matches!(gone.wait(before, gone.room(before)), Wait::Sleep));
         gone.give_back(1).wake();
         drop(gone);
         assert_eq!(other.room(Instant::now()).free, 1);

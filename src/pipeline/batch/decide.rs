@@ -11,6 +11,8 @@ pub struct BatchLimits {
     /// How long the oldest image may wait for company while cores are free. Zero (the default) never waits: batches
     /// then form only while all cores are busy.
     pub delay: Duration,
+    /// A run takes as long as for `images_max` images, however few it is given: the graph fixes its batch.
+    pub fixed: bool,
 }
 
 /// What one group of equal instances could do now.
@@ -58,7 +60,7 @@ pub enum Decision {
 /// core that is still going keeps a wide one from starting, and that is all the hysteresis there is.
 ///
 /// Images are shared out evenly among the runs that fit beside each other, because a worker that took all of them would
-/// leave its neighbours idle.
+/// leave its neighbours idle; but for a graph that fixes its batch, whose runs cost the same half full.
 #[must_use]
 pub fn decide(len: usize, oldest_age: Duration, limits: &BatchLimits, room: Room, groups: &[Group]) -> Decision {
     if len == 0 {
@@ -67,14 +69,16 @@ pub fn decide(len: usize, oldest_age: Duration, limits: &BatchLimits, room: Room
     if len < limits.images_max && oldest_age < limits.delay {
         return Decision::Wait(limits.delay.saturating_sub(oldest_age));
     }
-    let share = (room.free / len).max(1);
+    // As many runs as there are images, or as a graph that fixes its batch needs.
+    let wanted = if limits.fixed { len.div_ceil(limits.images_max) } else { len };
+    let share = (room.free / wanted).max(1);
     let mut fitting = groups.iter().enumerate().filter(|(_, group)| group.idle > 0 && group.cores <= room.free);
     // The widest within the share; where all are wider, the last, which is the narrowest.
     let narrowest = fitting.clone().next_back();
     let Some((group, &Group { cores, .. })) = fitting.find(|(_, group)| group.cores <= share).or(narrowest) else {
         return Decision::Starved;
     };
-    let runs = (room.total / cores).max(1);
+    let runs = if limits.fixed { 1 } else { (room.total / cores).max(1) };
     Decision::Take { images: len.div_ceil(runs).min(limits.images_max), group }
 }
 
@@ -85,7 +89,7 @@ mod tests {
     use super::*;
 
     const fn limits(images_max: usize, delay_ms: u64) -> BatchLimits {
-        BatchLimits { images_max, delay: Duration::from_millis(delay_ms) }
+        BatchLimits { images_max, delay: Duration::from_millis(delay_ms), fixed: false }
     }
 
     /// One instance with all cores, and one of one core for each.
@@ -142,6 +146,15 @@ mod tests {
     }
 
     #[test]
+    fn a_fixed_batch_is_filled_before_the_next_is_begun() {
+        let limits = BatchLimits { fixed: true, ..limits(8, 0) };
+        let on = |len| decide(len, Duration::ZERO, &limits, Room { free: 2, total: 2 }, &elastic(2));
+        assert_eq!(on(1), Decision::Take { images: 1, group: WIDE });
+        assert_eq!(on(8), Decision::Take { images: 8, group: WIDE });
+        assert_eq!(on(9), Decision::Take { images: 8, group: NARROW });
+    }
+
+    #[test]
     fn without_an_idle_instance_nothing_starts() {
         let busy = [Group { cores: 2, idle: 0 }];
         let room = Room { free: 2, total: 4 };
@@ -172,8 +185,9 @@ mod tests {
         fn within_every_bound(
             len in 0usize..1000, age_us in 0u64..20_000, images_max in 1usize..64, delay_us in 0u64..20_000,
             total in 1usize..64, busy in 0usize..64, wide_idle in 0usize..2, narrow_idle in 0usize..64,
+            fixed: bool,
         ) {
-            let limits = BatchLimits { images_max, delay: Duration::from_micros(delay_us) };
+            let limits = BatchLimits { images_max, delay: Duration::from_micros(delay_us), fixed };
             let room = Room { free: total.saturating_sub(busy), total };
             let groups = [Group { cores: total, idle: wide_idle }, Group { cores: 1, idle: narrow_idle }];
             match decide(len, Duration::from_micros(age_us), &limits, room, &groups) {

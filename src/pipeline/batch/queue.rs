@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::BatchError;
-use super::cores::{Cores, Member, Wake};
+use super::cores::{Cores, Member, Wait, Wake};
 use super::decide::{BatchLimits, Decision, Group, decide};
 
 /// What the queue asks of an item before it goes into a batch.
@@ -157,7 +157,7 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
 
     /// Blocks until there is something to answer, then moves it into `taken`. Callers that left are dropped unseen.
     /// Returns the right to run the batch, which is empty where all images are late; or none when the queue is closed and
-    /// empty. Whoever gives a run back takes again, or others are not told of what came free.
+    /// empty.
     pub fn take(&self, taken: &mut Taken<T>) -> Option<Run<I>> {
         taken.batch.clear();
         taken.late.clear();
@@ -182,11 +182,18 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
                 Decision::Starved if state.groups.iter().all(|group| group.idle == 0) => state = self.rest(state),
                 Decision::Starved => {
                     state.starved = true;
-                    // Under the lock that whoever frees cores must take to tell: between the two nothing gets lost.
-                    if self.member.wait(oldest, room) {
-                        state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    match self.member.wait(oldest, room) {
+                        // Under the lock that whoever frees cores must take to tell: between the two nothing gets lost.
+                        Wait::Sleep => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                        Wait::Look => {}
+                        Wait::Tell(next) => {
+                            drop(state);
+                            next.wake();
+                            state = self.lock();
+                        }
                     }
                 }
+                Decision::Wait(_) if state.starved => state = self.rest(state),
                 Decision::Wait(left) => {
                     state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 }
@@ -219,15 +226,21 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
     /// Ends a run: its instance and its cores are there for the next.
     pub fn give_back(&self, run: Run<I>) {
         let Run { instance, cores, group } = run;
-        {
+        let waiting = {
             let mut state = self.lock();
             state.groups[group].idle += 1;
             state.idle[group].push(instance);
-        }
+            !state.waiting.is_empty()
+        };
         self.member.give_back(cores).wake();
+        if waiting {
+            // For one that had no idle instance, and so does not wait for cores.
+            self.changed.notify_one();
+        }
     }
 
-    /// Sleeps until something changes. A queue that waited for cores and needs none any more first lets the others know.
+    /// Sleeps until something changes. A queue that waited for cores and needs none now lets the others know instead, and
+    /// looks again.
     fn rest<'a>(&'a self, mut state: MutexGuard<'a, State<T, I>>) -> MutexGuard<'a, State<T, I>> {
         if std::mem::take(&mut state.starved) {
             drop(state);

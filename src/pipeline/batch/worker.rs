@@ -99,12 +99,15 @@ pub fn work<M: Infer + Send + 'static>(
 }
 
 fn infer(jobs: &[(Job, Duration)], model: &mut dyn Infer, batch: &mut Batch) -> Result<RawScores, InferError> {
-    batch.clear();
-    for (job, _) in jobs {
-        batch.push(&job.sample);
-    }
-    // A panic in the runtime's binding must cost one batch, not the worker and with it the whole model.
-    catch_unwind(AssertUnwindSafe(|| model.infer(batch))).unwrap_or(Err(InferError::Panicked))
+    let run = || {
+        batch.clear();
+        for (job, _) in jobs {
+            batch.push(&job.sample);
+        }
+        model.infer(batch)
+    };
+    // A panic in the runtime's binding must cost one batch, not the worker and with it an instance and its cores.
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(InferError::Panicked))
 }
 
 /// Answers every caller.

@@ -50,7 +50,12 @@ impl Environment {
                     asked: library.display().to_string(),
                 });
             }
-            None => Self::open(library)?,
+            None => {
+                let environment = Self::open(library)?;
+                // Before the plugin: whatever becomes of it, this library is open.
+                *loaded = Some(environment.clone());
+                environment
+            }
         };
         if let (None, Some(plugin)) = (&environment.plugin, openvino_plugin) {
             environment
@@ -80,12 +85,12 @@ impl Environment {
         &self.library
     }
 
-    /// The providers that the library and its plugins bring beside the CPU's and that may be chosen unasked. TensorRT is not
-    /// among them: it builds an engine for minutes.
+    /// The providers beside the CPU's that the library and its plugins bring and that may be chosen unasked, with what keeps
+    /// one from being used. TensorRT is not among them: it builds an engine for minutes.
     #[must_use]
-    pub fn accelerators(&self) -> Vec<Provider> {
-        let cuda = ep::CUDA::is_available().unwrap_or(false).then_some(Provider::Cuda);
-        let openvino = self.openvino_devices().is_ok().then_some(Provider::Openvino);
+    pub fn accelerators(&self) -> Vec<(Provider, Result<(), InferError>)> {
+        let cuda = ep::CUDA::is_available().unwrap_or(false).then_some((Provider::Cuda, Ok(())));
+        let openvino = self.plugin.is_some().then(|| (Provider::Openvino, self.openvino_devices().map(drop)));
         cuda.into_iter().chain(openvino).collect()
     }
 
@@ -105,9 +110,11 @@ impl Environment {
             .filter(|device| device.ep().is_ok_and(|name| name == Provider::Openvino.ort_name()))
             .collect();
         if devices.is_empty() {
-            return Err(Provider::Openvino.unavailable(
-                "the plugin is loaded, but offers no device on this machine: it needs an Intel CPU or GPU",
-            ));
+            return Err(InferError::Provider {
+                provider: Provider::Openvino.name(),
+                cause: "the plugin is loaded and offers no device on this machine".to_owned(),
+                fix: "it needs an Intel CPU or GPU; use `--provider cpu`",
+            });
         }
         Ok(devices)
     }

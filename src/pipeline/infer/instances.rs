@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::layout::InstanceGroup;
+use super::layout::{InstanceGroup, without_sharing};
 use super::readback::Placement;
 use super::session::{Graph, Making};
 use super::shared::{Optimised, Shared};
@@ -67,10 +67,20 @@ impl Plan<'_> {
     /// Makes the instances. `first` was proven to answer right, and was loaded from the same graph.
     pub(super) fn instances(&self, first: Session, optimised: Option<Optimised>) -> Result<Instances, InferError> {
         let placement = first.placement();
-        let wanted: usize = self.layout.iter().map(|group| group.instances).sum();
+        let instances: usize = self.layout.iter().map(|group| group.instances).sum();
         let (shared, mut first) = match optimised {
-            Some(optimised) if wanted > 1 => self.share(first, optimised)?,
+            Some(optimised) if instances > 1 => self.share(first, optimised)?,
             Some(_) | None => (None, Some(first)),
+        };
+        // Each would have weights of its own: three copies at most.
+        let unshared;
+        let wanted = match shared.is_none() && self.elastic {
+            true => {
+                let cores = self.layout.iter().map(|group| group.intra_op_threads).max().unwrap_or(1);
+                unshared = without_sharing(cores);
+                &unshared
+            }
+            false => self.layout,
         };
         let make = |group: &InstanceGroup| {
             let options = self.making.options.with_threads(group.intra_op_threads);
@@ -81,7 +91,7 @@ impl Plan<'_> {
             }
         };
         let mut groups = Vec::new();
-        for group in self.layout {
+        for group in wanted {
             let session = match first.take_if(|_| group.intra_op_threads == self.making.options.intra_op_threads) {
                 Some(session) => session,
                 None => make(group)?,
@@ -105,17 +115,25 @@ impl Plan<'_> {
         let mut batch = Batch::new(self.form);
         let [sample, _] = samples(self.form, 1.0);
         let expected = alone(&mut first, &mut batch, &sample);
-        let shared = optimised.share();
-        let borrowed = shared.as_ref().map_err(Clone::clone).and_then(|shared| {
+        let mut answers_like_first = |shared: &Shared| {
             let mut session = self.making.load_shared(shared).map_err(|error| error.to_string())?;
-            Ok(alone(&mut session, &mut batch, &sample))
+            // Equal in every bit: they are the same kernels on the same numbers.
+            let equal = alone(&mut session, &mut batch, &sample) == expected;
+            equal.then_some(()).ok_or_else(|| "the scores differ".to_owned())
+        };
+        let found = optimised.share(self.graph.folder()).and_then(|shared| {
+            answers_like_first(&shared).map(|()| shared.clone()).or_else(|_| {
+                let shared = shared.without_packing();
+                answers_like_first(&shared).map(|()| shared)
+            })
         });
-        // Equal in every bit: they are the same kernels on the same numbers.
-        match (shared, borrowed) {
-            (Ok(shared), Ok(borrowed)) if borrowed == expected => Ok((Some(shared), None)),
-            (_, borrowed) => {
-                let why = borrowed.err().unwrap_or_else(|| "the scores differ".to_owned());
-                tracing::debug!(model = self.making.model, "each instance has weights of its own: {why}");
+        match found {
+            Ok(shared) => Ok((Some(shared), None)),
+            Err(why) => {
+                tracing::info!(
+                    model = self.making.model,
+                    "each instance has weights of its own, so there are few: {why}"
+                );
                 Ok((None, Some(first)))
             }
         }

@@ -72,13 +72,20 @@ pub fn layout(cores: usize, provider: Provider, request: LayoutRequest) -> Layou
             groups.reverse();
             groups
         }
-        (None, None, Provider::Openvino) if cores == 1 => vec![group(1, 1)],
-        (None, None, Provider::Openvino) => vec![group(1, cores), group(2, cores / 2)],
+        (None, None, Provider::Openvino) => without_sharing(cores),
         (instances, threads, Provider::Cuda | Provider::Tensorrt) => {
             vec![group(instances.unwrap_or(GPU_INSTANCES), threads.unwrap_or(1))]
         }
     };
     Layout { instance_groups, decode_threads: request.decode_threads.unwrap_or(cores).max(1) }
+}
+
+/// The elastic layout where each instance has weights of its own: one with all cores and two with half of them.
+#[must_use]
+pub(super) fn without_sharing(cores: usize) -> Vec<InstanceGroup> {
+    let all = InstanceGroup { instances: 1, intra_op_threads: cores.max(1) };
+    let halves = InstanceGroup { instances: 2, intra_op_threads: cores / 2 };
+    if cores < 2 { vec![all] } else { vec![all, halves] }
 }
 
 impl LayoutRequest {

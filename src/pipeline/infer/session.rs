@@ -35,6 +35,21 @@ pub(super) enum Graph<'a> {
     Edited { bytes: &'a [u8], folder: Option<&'a Path> },
 }
 
+/// The session option that says where the weights outside of a graph in memory lie.
+pub(super) const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+
+impl Graph<'_> {
+    /// The folder of the weights outside of the file, if there is a file.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        match self {
+            Self::Source(ModelSource::Memory(_)) => None,
+            // A cache of Hugging Face consists of links into another folder.
+            Self::Source(ModelSource::File(path)) => path.canonicalize().ok()?.parent().map(Path::to_owned),
+            Self::Edited { folder, .. } => folder.map(Path::to_owned),
+        }
+    }
+}
+
 /// A loaded model that one run at a time may use.
 #[derive(Debug)]
 pub struct Session {
@@ -100,9 +115,9 @@ impl Making<'_> {
             Graph::Source(ModelSource::File(path)) => builder.commit_from_file(path),
             Graph::Edited { bytes, folder: None } => builder.commit_from_memory(bytes),
             Graph::Edited { bytes, folder: Some(folder) } => {
-                let key = "session.model_external_initializers_file_folder_path";
-                let located =
-                    builder.with_config_entry(key, folder.to_string_lossy()).map_err(|error| self.failed(error))?;
+                let located = builder
+                    .with_config_entry(WEIGHTS_FOLDER, folder.to_string_lossy())
+                    .map_err(|error| self.failed(error))?;
                 { located }.commit_from_memory(bytes)
             }
         }

@@ -36,7 +36,10 @@ pub(super) struct Optimised {
 pub(super) struct Shared {
     graph: Arc<[u8]>,
     weights: Arc<Vec<(String, Arc<DynValue>)>>,
-    prepacked: PrepackedWeights,
+    /// None where a kernel of the graph packs its weights and cannot share the result: those of int8 do not.
+    prepacked: Option<PrepackedWeights>,
+    /// Where weights outside of the file lie, which the runtime maps into memory once for all.
+    folder: Option<PathBuf>,
 }
 
 impl Optimised {
@@ -61,8 +64,8 @@ impl Optimised {
         &self.path
     }
 
-    /// Takes the graph apart.
-    pub(super) fn share(mut self) -> Result<Shared, String> {
+    /// Takes the graph apart. Weights outside of the file are in `folder`.
+    pub(super) fn share(mut self, folder: Option<PathBuf>) -> Result<Shared, String> {
         let mut bytes = Vec::new();
         self.file.rewind().and_then(|()| self.file.read_to_end(&mut bytes)).map_err(|error| error.to_string())?;
         // Its memory, before that of the weights is taken.
@@ -75,14 +78,24 @@ impl Optimised {
             weights.push((weight.name, Arc::new(value)));
         }
         let graph = model.encode_to_vec().into();
-        Ok(Shared { graph, weights: Arc::new(weights), prepacked: PrepackedWeights::new() })
+        Ok(Shared { graph, weights: Arc::new(weights), prepacked: Some(PrepackedWeights::new()), folder })
     }
 }
 
 impl Shared {
+    /// The same, and each session packs for itself.
+    pub(super) fn without_packing(&self) -> Self {
+        Self { prepacked: None, ..self.clone() }
+    }
+
     /// Loads one more session.
-    pub(super) fn commit(&self, builder: SessionBuilder) -> Result<ort::session::Session, ort::Error> {
-        let mut builder = builder.with_prepacked_weights(&self.prepacked)?;
+    pub(super) fn commit(&self, mut builder: SessionBuilder) -> Result<ort::session::Session, ort::Error> {
+        if let Some(prepacked) = &self.prepacked {
+            builder = builder.with_prepacked_weights(prepacked)?;
+        }
+        if let Some(folder) = &self.folder {
+            builder = builder.with_config_entry(super::session::WEIGHTS_FOLDER, folder.to_string_lossy())?;
+        }
         for (name, value) in self.weights.iter() {
             // The first call puts the weight in the place that the graph left open, and would copy it; the second makes
             // the session use ours.

@@ -37,14 +37,14 @@ type TestQueue = Queue<Item, &'static str>;
 
 /// One instance on one core.
 fn queue(places: usize, images_max: usize) -> Arc<TestQueue> {
-    let limits = BatchLimits { images_max, delay: Duration::ZERO };
+    let limits = BatchLimits { images_max, delay: Duration::ZERO, fixed: false };
     Queue::new(places, limits, &Cores::new(1), vec![Instances { cores: 1, all: vec!["only"] }])
 }
 
 /// One instance with both of two cores, and one for each.
 fn elastic(cores: &Cores) -> Arc<TestQueue> {
     let groups = vec![Instances { cores: 1, all: vec!["narrow", "narrow"] }, Instances { cores: 2, all: vec!["wide"] }];
-    Queue::new(64, BatchLimits { images_max: 4, delay: Duration::ZERO }, cores, groups)
+    Queue::new(64, BatchLimits { images_max: 4, delay: Duration::ZERO, fixed: false }, cores, groups)
 }
 
 /// Takes and gives back at once. False where the queue has ended.
@@ -118,7 +118,7 @@ fn a_late_image_is_handed_out_apart() {
 #[test]
 fn a_closed_queue_gives_out_what_waits_then_ends() {
     let mut taken = Taken::default();
-    let limits = BatchLimits { images_max: 8, delay: Duration::from_secs(3600) };
+    let limits = BatchLimits { images_max: 8, delay: Duration::from_secs(3600), fixed: false };
     let queue = Queue::new(8, limits, &Cores::new(1), vec![Instances { cores: 1, all: vec!["only"] }]);
     push(&queue, Item::new(0));
     let place = queue.reserve(1).unwrap().pop().unwrap();
@@ -191,6 +191,91 @@ fn models_share_the_cores_and_the_older_image_goes_first() {
     assert_eq!((seen, cores.free()), (vec![1, 2], 2));
 }
 
+/// A worker for each queue, which notes what it runs.
+fn serve<'s>(scope: &'s std::thread::Scope<'s, '_>, queue: &'s TestQueue, seen: &'s Mutex<Vec<usize>>) {
+    scope.spawn(move || {
+        let mut taken = Taken::default();
+        while let Some(run) = queue.take(&mut taken) {
+            seen.lock().unwrap().extend(ids(&taken));
+            queue.give_back(run);
+        }
+    });
+}
+
+fn until(seen: &Mutex<Vec<usize>>, count: usize) {
+    let started = Instant::now();
+    while seen.lock().unwrap().len() < count {
+        assert!(started.elapsed() < Duration::from_secs(20), "only {:?}", seen.lock().unwrap());
+        std::thread::yield_now();
+    }
+}
+
+fn one_core(cores: &Cores, images_max: usize, delay: Duration) -> Arc<TestQueue> {
+    let limits = BatchLimits { images_max, delay, fixed: false };
+    Queue::new(64, limits, cores, vec![Instances { cores: 1, all: vec!["only"] }])
+}
+
+#[test]
+fn an_image_that_leaves_while_it_is_first_in_line_holds_up_nobody() {
+    for _ in 0..50 {
+        let cores = Cores::new(1);
+        let holder = one_core(&cores, 1, Duration::ZERO);
+        let queues = [one_core(&cores, 1, Duration::ZERO), one_core(&cores, 1, Duration::ZERO)];
+        push(&holder, Item::new(9));
+        let held = holder.take(&mut Taken::default()).unwrap();
+        let seen = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            let first = Item::new(0);
+            let left = Arc::clone(&first.left);
+            push(&queues[0], first);
+            push(&queues[1], Item::new(1));
+            queues.iter().for_each(|queue| serve(scope, queue, &seen));
+            while queues.iter().any(|queue| !queue.lock().starved) {
+                std::thread::yield_now();
+            }
+            push(&queues[0], Item::new(2));
+            left.store(true, Ordering::Relaxed);
+            holder.give_back(held);
+            until(&seen, 2);
+            queues.iter().for_each(|queue| queue.close());
+        });
+        let mut seen = seen.into_inner().unwrap();
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+    }
+}
+
+#[test]
+fn a_queue_that_waits_for_company_is_not_in_line_for_cores() {
+    let cores = Cores::new(1);
+    let holder = one_core(&cores, 1, Duration::ZERO);
+    let patient = one_core(&cores, 2, Duration::from_secs(3600));
+    let eager = one_core(&cores, 1, Duration::ZERO);
+    push(&holder, Item::new(9));
+    let held = holder.take(&mut Taken::default()).unwrap();
+    let seen = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let leaving = Item::new(0);
+        let left = Arc::clone(&leaving.left);
+        push(&patient, leaving);
+        push(&patient, Item::new(1));
+        serve(scope, &patient, &seen);
+        while !patient.lock().starved {
+            std::thread::yield_now();
+        }
+        left.store(true, Ordering::Relaxed);
+        holder.give_back(held);
+        push(&eager, Item::new(2));
+        serve(scope, &eager, &seen);
+        until(&seen, 1);
+        push(&patient, Item::new(3));
+        until(&seen, 3);
+        patient.close();
+        eager.close();
+    });
+    assert_eq!(seen.into_inner().unwrap(), [2, 1, 3], "the full batch of the patient one goes at once as well");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -203,7 +288,7 @@ proptest! {
         delay_us in 0u64..300, leaving in 0usize..4,
     ) {
         let cores = Cores::new(total);
-        let limits = BatchLimits { images_max, delay: Duration::from_micros(delay_us) };
+        let limits = BatchLimits { images_max, delay: Duration::from_micros(delay_us), fixed: false };
         let queues: Vec<Arc<TestQueue>> = (0..2).map(|_| {
             let groups =
                 vec![Instances { cores: total, all: vec!["wide"] }, Instances { cores: 1, all: vec!["narrow"; total] }];

@@ -54,7 +54,7 @@ impl Bench {
     }
 
     fn with_rows(images_max: usize, rows: Rows) -> Self {
-        let limits = BatchLimits { images_max, delay: Duration::ZERO };
+        let limits = BatchLimits { images_max, delay: Duration::ZERO, fixed: false };
         let (script, batches) = (Arc::default(), Arc::default());
         let model = Fake { script: Arc::clone(&script), batches: Arc::clone(&batches) };
         let batch = Batch::new(BatchForm { sample: SHAPE, layout: TensorLayout::Nchw, element: Element::F32, rows });
