@@ -9,6 +9,8 @@ use super::proof::{self, Agreement};
 
 /// A provider that nobody named must be this much faster than the CPU provider to be worth its other rounding.
 const GAIN_MIN: f64 = 1.1;
+/// Enough to judge by.
+const ONE_INSTANCE: LayoutRequest = LayoutRequest { instances: Some(1), intra_op_threads: None, decode_threads: None };
 
 /// A model on the provider that was chosen for it.
 pub(super) struct Chosen {
@@ -62,7 +64,7 @@ impl<'a> Chooser<'a> {
             return self.load(Provider::Cpu, "auto: nothing faster is installed");
         }
         // One instance is enough to judge by, and is gone before the next is loaded: they need not fit beside each other.
-        let judge = self.with(LayoutRequest { instances: Some(1), ..LayoutRequest::default() });
+        let judge = self.with(ONE_INSTANCE);
         let Judged { answers, images_per_second: baseline, chosen } =
             Judged::new(judge, judge.load(Provider::Cpu, "")?)?;
         drop(chosen);
@@ -91,21 +93,22 @@ impl<'a> Chooser<'a> {
         let chosen = self.load(provider, "").map_err(|error| error.to_string())?;
         let mut judged = Judged::new(self, chosen).map_err(|error| error.to_string())?;
         let agreement = proof::compare(judge, &judged.answers);
-        let Agreement { pictures, same_class, largest_difference } = agreement;
-        let evidence = format!(
-            "{same_class} of {pictures} pictures get the class that cpu in f32 gives them, the largest difference of a \
-             score is {largest_difference:.4}"
-        );
         if !agreement.holds() {
-            return Err(evidence);
+            return Err(agreement.to_string());
         }
         let gain = judged.images_per_second / baseline;
         if gain < GAIN_MIN {
             return Err(format!("it computes {gain:.1} times as many images a second as cpu"));
         }
-        judged.chosen.why = format!("auto: {gain:.1} times as fast as cpu; {evidence}");
+        judged.chosen.why = format!("auto: {gain:.1} times as fast as cpu; {agreement}");
         judged.chosen.agreement = Some(agreement);
         Ok(judged)
+    }
+
+    /// What one instance on `provider` answers to the pictures.
+    pub(super) fn answers(self, provider: Provider) -> Result<Vec<Vec<f32>>, InferError> {
+        let one = self.with(ONE_INSTANCE);
+        answers(one, &mut one.load(provider, "")?)
     }
 
     fn load(self, provider: Provider, why: &str) -> Result<Chosen, InferError> {
@@ -168,17 +171,21 @@ struct Judged {
 
 impl Judged {
     fn new(chooser: Chooser<'_>, mut chosen: Chosen) -> Result<Self, InferError> {
-        let spec = chooser.spec;
-        let form = chosen.contract.batch_form(spec.sample_shape, chosen.images_max);
-        let pictures = proof::pictures(&spec.recipe).map_err(|error| InferError::Model {
-            model: spec.name.clone(),
-            cause: format!("prepare a photo for it: {error}"),
-        })?;
-        let reading = chosen.contract.signature.output.reading();
-        // The widest instance: it alone has all cores.
-        let session = &mut chosen.instances.groups[0].1[..1];
-        let answers = proof::answers(&mut session[0], form, &pictures, reading, &spec.labels)?;
-        let images_per_second = images_per_second(session, form)?;
+        let answers = answers(chooser, &mut chosen)?;
+        let form = chosen.contract.batch_form(chooser.spec.sample_shape, chosen.images_max);
+        let images_per_second = images_per_second(&mut chosen.instances.groups[0].1[..1], form)?;
         Ok(Self { chosen, answers, images_per_second })
     }
+}
+
+/// The answers of the widest instance, which alone has all cores.
+fn answers(chooser: Chooser<'_>, chosen: &mut Chosen) -> Result<Vec<Vec<f32>>, InferError> {
+    let spec = chooser.spec;
+    let form = chosen.contract.batch_form(spec.sample_shape, chosen.images_max);
+    let pictures = proof::pictures(&spec.recipe).map_err(|error| InferError::Model {
+        model: spec.name.clone(),
+        cause: format!("prepare a photo for it: {error}"),
+    })?;
+    let reading = chosen.contract.signature.output.reading();
+    proof::answers(&mut chosen.instances.groups[0].1[0], form, &pictures, reading, &spec.labels)
 }
