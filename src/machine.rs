@@ -34,6 +34,12 @@ fn resident(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
+/// Threads that wanted to run in the last minute, on average, those of other processes among them, where the system tells.
+#[must_use]
+pub fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
 /// What the processor calls itself, where the system tells.
 #[must_use]
 pub fn processor() -> Option<String> {

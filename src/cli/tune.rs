@@ -15,6 +15,7 @@ use humantime::Duration as Time;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::config::{self, BatchSettings, ImageSettings, RuntimeSettings, limits};
+use crate::machine;
 use crate::pipeline::decode::{self, DecodeOptions, Pending};
 use crate::pipeline::proof::PHOTOS;
 use crate::shutdown::Signals;
@@ -29,6 +30,8 @@ const IMAGES_MAX: usize = 256;
 const IMAGES_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(200);
+/// Load of each core from which on measurements disturb each other.
+const BUSY: f64 = 0.5;
 /// Steps of the progress bar.
 const STEPS: f64 = 1000.0;
 /// Exit code of a search that a signal broke off: 128 + SIGINT, as shells count.
@@ -111,6 +114,10 @@ pub(super) fn run(args: &TuneArgs, arguments: &[OsString]) -> anyhow::Result<Exi
     let spec = opened.spec.clone();
     for warning in &spec.warnings {
         tracing::warn!("model {} version {}: {warning}", spec.name, spec.version);
+    }
+    let cores = machine::cores().online.unwrap_or(1);
+    if let Some(load) = machine::load().filter(|load| *load > BUSY * cores as f64) {
+        note(&format!("the machine is busy (load {load:.1} on {cores} cores): differences will be hard to tell"));
     }
     let plan = Plan { time: *args.time, p99: args.latency.map(|latency| *latency), batch_images_max: args.batch_max };
     let images = uploads.len();

@@ -9,6 +9,8 @@ use crate::pipeline::infer::Precision;
 /// The default stays unless something serves this many times its images: what clocks tell apart on a machine that does
 /// other things as well.
 pub const GAIN_MIN: f64 = 1.03;
+/// Standard errors that lie between the best and the default, at least: 19 times in 20 the difference is real.
+const SURE: f64 = 2.0;
 /// Without a bound: the latency of the default under load is at most this many times that of a lone caller.
 pub const BOUND_FACTOR: u32 = 4;
 
@@ -92,12 +94,14 @@ impl Row {
 /// What is to be set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Decision {
-    /// Nothing: the default is the best, or so near to it that a clock cannot tell. `gain` is the best's.
+    /// Nothing: the default is the best, or so near to it that a clock cannot tell.
     Default {
         /// The default's row.
         row: usize,
         /// Images a second of the best, in those of the default.
         gain: f64,
+        /// How far that may be off.
+        uncertainty: f64,
     },
     /// This row.
     Set {
@@ -157,9 +161,16 @@ pub fn decide(rows: &[Row], finalists: &[usize], bound: Duration) -> Decision {
     let rate = |index: usize| rows[index].rate(bound);
     let default = rows.iter().position(|row| row.is_default);
     let gain = default.and_then(|default| Some((default, rate(best)? / rate(default)?)));
+    let uncertainty = |index: usize| rows[index].best(bound).map_or(0.0, Point::uncertainty);
     match gain {
-        Some((row, gain)) if gain < GAIN_MIN => Decision::Default { row, gain },
-        gain => Decision::Set { row: best, gain: gain.map(|(_, gain)| gain) },
+        Some((row, gain)) => {
+            let uncertainty = if row == best { 0.0 } else { gain * uncertainty(best).hypot(uncertainty(row)) };
+            match gain < GAIN_MIN || gain - SURE * uncertainty < 1.0 {
+                true => Decision::Default { row, gain, uncertainty },
+                false => Decision::Set { row: best, gain: Some(gain) },
+            }
+        }
+        None => Decision::Set { row: best, gain: None },
     }
 }
 
@@ -196,7 +207,10 @@ pub(super) mod tests {
         let latency = Duration::from_millis(latency);
         let every = Duration::from_secs(1) / u32::try_from(rate).unwrap();
         let completions: Vec<_> = (1..200u32).map(|i| Completion { at: every * i, latency }).collect();
-        Point::new(callers, &completions)
+        let mut point = Point::new(callers, &completions);
+        // Twice, so that it is sure.
+        point.add(&point.clone());
+        point
     }
 
     /// A row that serves `rate` images a second within the bound, one at a time in `alone` milliseconds.
@@ -220,10 +234,24 @@ pub(super) mod tests {
     #[test]
     fn the_default_stays_where_nothing_is_clearly_better() {
         let rows = [default_row(200, 20), row(204, 20), row(150, 10)];
-        assert!(matches!(decide(&rows, &ALL, BOUND), Decision::Default { row: 0, gain } if gain > 1.01 && gain < 1.03));
+        assert!(
+            matches!(decide(&rows, &ALL, BOUND), Decision::Default { row: 0, gain, .. } if gain > 1.01 && gain < 1.03)
+        );
         let rows = [default_row(200, 20), row(240, 20)];
         assert!(matches!(decide(&rows, &ALL, BOUND), Decision::Set { row: 1, gain: Some(gain) } if gain > 1.15));
         assert_eq!(decide(&rows, &[0], BOUND).winner(), Some(0), "what was no finalist was measured at another time");
+    }
+
+    #[test]
+    fn a_gain_within_the_noise_is_none() {
+        // 160 and 320 images a second: 240 on average, or as many as the default.
+        let mut noisy = row(160, 20);
+        point::record(&mut noisy.points, point(8, 320, 50));
+        let rows = [default_row(200, 20), noisy];
+        let decision = decide(&rows, &ALL, BOUND);
+        assert!(
+            matches!(decision, Decision::Default { row: 0, gain, uncertainty } if gain > 1.03 && uncertainty > 0.1)
+        );
     }
 
     #[test]

@@ -227,13 +227,18 @@ impl Report<'_> {
     pub(super) fn sentence(&self, decision: Decision) -> String {
         let rows = &self.tuning.rows;
         match decision {
-            Decision::Default { row, gain } => format!(
-                "Nothing needs to be set: the default ({}) serves {}, and nothing else serves clearly more (the best of the \
-                 rest: {:+.0} %).",
-                rows[row].candidate,
-                self.numbers(row),
-                (gain - 1.0) * 100.0
-            ),
+            Decision::Default { row, gain, uncertainty } => {
+                let rest = match gain > 1.0 {
+                    true => format!(
+                        "nothing serves clearly more (the best: {:+.1} %, give or take {:.1})",
+                        (gain - 1.0) * 100.0,
+                        uncertainty * 100.0
+                    ),
+                    false => "nothing serves more".to_owned(),
+                };
+                let (candidate, numbers) = (&rows[row].candidate, self.numbers(row));
+                format!("Nothing needs to be set: the default ({candidate}) serves {numbers}, and {rest}.")
+            }
             Decision::Set { row, gain: Some(gain) } => format!(
                 "Best: {}, which serves {}: {gain:.2} times the images of the default.",
                 rows[row].candidate,
@@ -297,10 +302,16 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// Three digits: `1.23 ms`, `45.6 ms`, `789 ms`.
+/// Three digits: `1.23 ms`, `45.6 ms`, `789 ms`; of less than a tenth of a millisecond, the microseconds.
 fn time(duration: Duration) -> String {
     let ms = ms(duration);
-    let digits = if ms < 10.0 { 2 } else { usize::from(ms < 100.0) };
+    let digits = if ms < 0.1 {
+        3
+    } else if ms < 10.0 {
+        2
+    } else {
+        usize::from(ms < 100.0)
+    };
     format!("{ms:.digits$} ms")
 }
 
@@ -316,6 +327,6 @@ mod tests {
     #[test]
     fn times_have_three_digits() {
         let text = |micros| time(Duration::from_micros(micros));
-        assert_eq!([text(1234), text(45_678), text(789_012), text(9)], ["1.23 ms", "45.7 ms", "789 ms", "0.01 ms"]);
+        assert_eq!([text(1234), text(45_678), text(789_012), text(9)], ["1.23 ms", "45.7 ms", "789 ms", "0.009 ms"]);
     }
 }
