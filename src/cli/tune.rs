@@ -127,7 +127,9 @@ pub(super) fn run(args: &TuneArgs, arguments: &[OsString]) -> anyhow::Result<Exi
     let report = Report { model: &spec, images, tuning: &tuning, base: tuner.base(), interrupted };
     print(&if args.json { report.json() } else { report.text() })?;
     if interrupted {
-        note("interrupted; settings found in a part of the search are not written");
+        if args.output.is_some() {
+            note("interrupted: what is best in a part of the search is not written");
+        }
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
     let decision = tuning.decide();

@@ -127,8 +127,8 @@ impl Tuner {
         self.plan.time.mul_f64(SLICE).clamp(SLICE_MIN, SLICE_MAX)
     }
 
-    /// Tries everything into `tuning`. `tell` hears what is tried next. Dropping the future breaks the search off, at a
-    /// start of an engine after that.
+    /// Tries everything into `tuning`. `tell` hears what is tried next. Dropping the future breaks the search off;
+    /// only an engine that is being started is finished, and dropped.
     ///
     /// # Errors
     /// [`TuneError`] of the default: where it does not run, there is nothing to compare with.

@@ -166,6 +166,9 @@ impl Report<'_> {
         if tuning.not_tried > 0 {
             lines.push(format!("{} more were not tried for want of time; --time gives more.", tuning.not_tried));
         }
+        if self.interrupted {
+            lines.push("The search was interrupted; what follows is what was known by then.".to_owned());
+        }
         if decision.winner().is_some() {
             lines.push(String::new());
             lines.push(self.sentence(decision));
