@@ -28,7 +28,7 @@ pub fn resident_bytes() -> Option<u64> {
     resident(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Reads the line `VmRSS:	   12345 kB`.
+/// Reads the line `VmRSS: 12345 kB`.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

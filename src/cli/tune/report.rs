@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, presets};
 use serde::Serialize;
 
 use crate::machine;
+use crate::pipeline::infer::Precision;
 use crate::pipeline::{EngineOptions, ModelSpec};
 use crate::tune::rank::{self, BOUND_FACTOR};
 use crate::tune::{Decision, Point, Row, Threads, Tuning, Verdict, settings};
@@ -125,7 +126,7 @@ impl Report<'_> {
             status,
             reason,
             provider: candidate.provider.name(),
-            precision: row.precision.map(|precision| precision.name()),
+            precision: row.precision.map(Precision::name),
             elastic: group.is_none(),
             instances: group.map(|group| group.instances),
             intra_op_threads: group.map(|group| group.intra_op_threads),
