@@ -47,7 +47,7 @@ pub struct Row {
     pub verdict: Verdict,
     /// What so many callers got, in the order in which they were tried.
     pub points: Vec<Point>,
-    /// Memory of the whole process while this one candidate ran in it.
+    /// Memory of the whole process, of the candidate that ran in it first.
     pub resident_bytes: Option<u64>,
 }
 

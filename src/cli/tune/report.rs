@@ -244,9 +244,10 @@ impl Report<'_> {
                 format!("Nothing needs to be set: the default ({candidate}) serves {numbers}, and {rest}.")
             }
             Decision::Set { row, gain: Some(gain) } => format!(
-                "Best: {}, which serves {}: {gain:.2} times the images of the default.",
+                "Best: {}, which serves {}: {gain:.2} times the images of the default, {}.",
                 rows[row].candidate,
-                self.numbers(row)
+                self.numbers(row),
+                rows.iter().position(|row| row.is_default).map_or_else(String::new, |row| self.numbers(row))
             ),
             Decision::Set { row, gain: None } => format!(
                 "Best: {}, which serves {}; the default does not stay within the bound.",
