@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod serve;
 pub mod shutdown;
+pub mod tune;
 
 pub mod http;
 pub mod models;

@@ -22,6 +22,32 @@ pub fn cores() -> Cores {
     Cores { usable: available_parallelism().map_or(1, std::num::NonZero::get), online }
 }
 
+/// Memory that this process holds now, in bytes, where the system tells.
+#[must_use]
+pub fn resident_bytes() -> Option<u64> {
+    resident(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// Reads the line `VmRSS: 12345 kB`.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Threads that wanted to run in the last minute, on average, those of other processes among them, where the system tells.
+#[must_use]
+pub fn load() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// What the processor calls itself, where the system tells.
+#[must_use]
+pub fn processor() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let name = info.lines().find_map(|line| line.strip_prefix("model name"))?;
+    Some(name.trim_start_matches([' ', '\t', ':']).trim_end().to_owned())
+}
+
 /// Counts a kernel CPU list such as `0-3,6`.
 fn count(list: &str) -> Option<usize> {
     list.trim().split(',').try_fold(0, |sum, range| {
@@ -42,6 +68,12 @@ mod tests {
         assert_eq!(count("0"), Some(1));
         assert_eq!(count(""), None);
         assert_eq!(count("3-1"), None);
+    }
+
+    #[test]
+    fn resident_memory_is_read_in_bytes() {
+        assert_eq!(resident("VmHWM:\t  900 kB\nVmRSS:\t   12 kB\n"), Some(12 * 1024));
+        assert_eq!(resident("VmHWM:\t  900 kB\n"), None);
     }
 
     #[test]

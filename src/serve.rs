@@ -29,7 +29,7 @@ use crate::pipeline::{Engine, EngineOptions, PreparePool};
 use crate::runtime::Search;
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
 use crate::telemetry::Metrics;
-use crate::zoo::{self, Choices, Wanted};
+use crate::zoo::{self, Choices, Opened, Wanted};
 use ready::{Ready, ready_runtime};
 use story::Story;
 
@@ -232,9 +232,24 @@ pub fn engine(
     batch: &BatchSettings,
     image: &ImageSettings,
 ) -> anyhow::Result<Engine> {
+    let (opened, starter) = opened(model, choices, runtime, batch, image)?;
+    Ok(starter.start(opened)?)
+}
+
+/// One model and what starts it, for the command line: its newest version.
+///
+/// # Errors
+/// Whatever keeps the model from being opened, or the runtime.
+pub fn opened(
+    model: &Wanted,
+    choices: &Choices,
+    runtime: &RuntimeSettings,
+    batch: &BatchSettings,
+    image: &ImageSettings,
+) -> anyhow::Result<(Opened, Starter)> {
     let opened = zoo::open_newest(model, choices)?;
     let pool = prepare_pool(image, decode_threads(batch, machine::cores()));
-    Ok(starter(&ready_runtime(runtime)?, runtime, batch, pool, Metrics::new()).start(opened)?)
+    Ok((opened, starter(&ready_runtime(runtime)?, runtime, batch, pool, Metrics::new())))
 }
 
 fn starter(

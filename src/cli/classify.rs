@@ -124,22 +124,23 @@ pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// What lies in folders.
 #[derive(Default)]
-struct Found {
-    images: Vec<Result<PathBuf, Unreadable>>,
-    other_files: usize,
+pub(super) struct Found {
+    pub(super) images: Vec<Result<PathBuf, Unreadable>>,
+    pub(super) other_files: usize,
 }
 
 /// A part of a folder that cannot be searched.
 #[derive(Clone)]
-struct Unreadable {
+pub(super) struct Unreadable {
     path: PathBuf,
     cause: String,
 }
 
 /// Every file that was named, and every image in the folders that were named, in the order of their names. Links are
 /// followed: a model hub's cache consists of them.
-fn find(paths: &[PathBuf]) -> Found {
+pub(super) fn find(paths: &[PathBuf]) -> Found {
     let mut found = Found::default();
     for path in paths {
         if !path.is_dir() {
@@ -222,7 +223,7 @@ async fn classify_one(engine: &Engine, path: &Path, top_k: usize) -> Result<Scor
     Ok(engine.classify(place, bytes, Ask { top_k, deadline: Instant::now() + TIME_LIMIT }).await?)
 }
 
-fn read(path: &Path) -> std::io::Result<Bytes> {
+pub(super) fn read(path: &Path) -> std::io::Result<Bytes> {
     if path == Path::new("-") {
         return read_bounded(std::io::stdin().lock());
     }

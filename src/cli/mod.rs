@@ -9,6 +9,7 @@ pub mod pull;
 pub mod runtime;
 mod serve;
 pub mod synth;
+pub mod tune;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -47,6 +48,8 @@ enum Command {
     Convert(convert::ConvertArgs),
     /// Write a ResNet with random weights, for load tests.
     Synth(synth::SynthArgs),
+    /// Find the settings that serve a model fastest on this machine.
+    Tune(Box<tune::TuneArgs>),
     /// Install, list or locate the ONNX Runtime library.
     Runtime(runtime::RuntimeArgs),
 }
@@ -83,6 +86,7 @@ fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Convert(args) => convert::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Synth(args) => synth::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Preprocess(args) => preprocess::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Tune(args) => tune::run(&args, arguments),
         Command::Runtime(args) => runtime::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -333,7 +333,7 @@ impl ModelSettings {
 #[error("settings: {0}")]
 pub struct SettingsError(String);
 
-fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
+pub(crate) fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(min..=max)
 }
 
@@ -342,7 +342,7 @@ fn duration(text: &str) -> Result<Time, String> {
         .map_err(|error: humantime::DurationError| format!("{error}; write a time with its unit: 250ms, 10s, 2min"))
 }
 
-fn positive_duration(text: &str) -> Result<Time, String> {
+pub(crate) fn positive_duration(text: &str) -> Result<Time, String> {
     duration(text).and_then(|value| if value.is_zero() { Err("must be above 0s".to_owned()) } else { Ok(value) })
 }
 

@@ -9,6 +9,8 @@ use super::proof::{self, Agreement};
 
 /// A provider that nobody named must be this much faster than the CPU provider to be worth its other rounding.
 const GAIN_MIN: f64 = 1.1;
+/// Enough to judge by.
+const ONE_INSTANCE: LayoutRequest = LayoutRequest { instances: Some(1), intra_op_threads: None, decode_threads: None };
 
 /// A model on the provider that was chosen for it.
 pub(super) struct Chosen {
@@ -63,14 +65,13 @@ impl<'a> Chooser<'a> {
         }
         // Each is judged by one instance with all cores, which is gone before the next is loaded: they need not fit beside
         // each other.
-        let one = LayoutRequest { instances: Some(1), ..LayoutRequest::default() };
-        let judge = Self { layout: one, precision: PrecisionChoice::Auto, ..self };
+        let judge = Self { layout: ONE_INSTANCE, precision: PrecisionChoice::Auto, ..self };
         let cpu = Judged::new(judge, Provider::Cpu)?;
         let (mut best, mut refused) = (None::<Candidate>, Vec::new());
         for (provider, available) in others {
             let candidate = available
                 .map_err(|error| error.to_string())
-                .and_then(|()| Self { layout: one, ..self }.candidate(provider, &cpu));
+                .and_then(|()| Self { layout: ONE_INSTANCE, ..self }.candidate(provider, &cpu));
             match candidate {
                 Ok(candidate) if best.as_ref().is_none_or(|best| candidate.gain > best.gain) => best = Some(candidate),
                 Ok(_) => {}
@@ -90,20 +91,21 @@ impl<'a> Chooser<'a> {
     fn candidate(self, provider: Provider, cpu: &Judged) -> Result<Candidate, String> {
         let judged = Judged::new(self, provider).map_err(|error| error.to_string())?;
         let agreement = proof::compare(&cpu.answers, &judged.answers);
-        let Agreement { pictures, same_class, largest_difference } = agreement;
-        let evidence = format!(
-            "{same_class} of {pictures} pictures get the class that cpu in f32 gives them, the largest difference of a \
-             score is {largest_difference:.4}"
-        );
         if !agreement.holds() {
-            return Err(evidence);
+            return Err(agreement.to_string());
         }
         let gain = judged.images_per_second / cpu.images_per_second;
         if gain < GAIN_MIN {
             return Err(format!("it computes {gain:.1} times as many images a second as cpu"));
         }
-        let why = format!("auto: {gain:.1} times as fast as cpu; {evidence}");
+        let why = format!("auto: {gain:.1} times as fast as cpu; {agreement}");
         Ok(Candidate { provider, agreement, gain, why })
+    }
+
+    /// What one instance on `provider` answers to the pictures.
+    pub(super) fn answers(self, provider: Provider) -> Result<Vec<Vec<f32>>, InferError> {
+        let one = Self { layout: ONE_INSTANCE, ..self };
+        answers(one, &mut one.load(provider, "")?)
     }
 
     fn load(self, provider: Provider, why: &str) -> Result<Chosen, InferError> {
@@ -194,18 +196,23 @@ struct Judged {
 impl Judged {
     fn new(chooser: Chooser<'_>, provider: Provider) -> Result<Self, InferError> {
         let mut chosen = chooser.load(provider, "")?;
-        let spec = chooser.spec;
-        let form = chosen.contract.batch_form(spec.sample_shape, chosen.images_max);
-        let pictures = proof::pictures(&spec.recipe).map_err(|error| InferError::Model {
-            model: spec.name.clone(),
-            cause: format!("prepare a photo for it: {error}"),
-        })?;
-        let reading = chosen.contract.signature.output.reading();
-        let sessions = &mut chosen.instances.groups[0].1;
-        let answers = proof::answers(&mut sessions[0], form, &pictures, reading, &spec.labels)?;
-        let images_per_second = images_per_second(sessions, form)?;
+        let answers = answers(chooser, &mut chosen)?;
+        let form = chosen.contract.batch_form(chooser.spec.sample_shape, chosen.images_max);
+        let images_per_second = images_per_second(&mut chosen.instances.groups[0].1, form)?;
         Ok(Self { answers, images_per_second })
     }
+}
+
+/// The answers of the widest instance, which alone has all cores.
+fn answers(chooser: Chooser<'_>, chosen: &mut Chosen) -> Result<Vec<Vec<f32>>, InferError> {
+    let spec = chooser.spec;
+    let form = chosen.contract.batch_form(spec.sample_shape, chosen.images_max);
+    let pictures = proof::pictures(&spec.recipe).map_err(|error| InferError::Model {
+        model: spec.name.clone(),
+        cause: format!("prepare a photo for it: {error}"),
+    })?;
+    let reading = chosen.contract.signature.output.reading();
+    proof::answers(&mut chosen.instances.groups[0].1[0], form, &pictures, reading, &spec.labels)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::infer::{
 use super::postprocess::Labels;
 use super::prepare::PreparePool;
 use super::preprocess::{Recipe, RecipeSteps};
-use super::proof::Agreement;
+use super::proof::{self, Agreement};
 use super::types::{Sample, SampleShape};
 use crate::graph::Summary;
 use crate::telemetry::ModelMetrics;
@@ -168,8 +168,7 @@ impl Engine {
         pool: PreparePool,
         metrics: ModelMetrics,
     ) -> Result<Self, InferError> {
-        if spec.signature.input.element == Element::U8 {
-            spec.recipe = pixels_as_they_are(&spec.recipe);
+        if takes_pixels(&mut spec) {
             tracing::info!(
                 model = spec.name,
                 "the graph takes bytes: rescale, mean and std of its recipe are left out"
@@ -236,6 +235,25 @@ impl Engine {
             engine.start_worker(index)?;
         }
         Ok(engine)
+    }
+
+    /// How the answers of `provider` compare with those of the CPU provider in f32, for a model that is not started for it.
+    /// Loads one instance on each in turn. Blocks.
+    ///
+    /// # Errors
+    /// [`InferError`] if one of the two cannot run the model.
+    pub fn agreement(
+        environment: &Environment,
+        mut spec: ModelSpec,
+        source: &ModelSource,
+        options: &EngineOptions,
+        provider: Provider,
+    ) -> Result<Agreement, InferError> {
+        takes_pixels(&mut spec);
+        let judge = EngineOptions { precision: PrecisionChoice::Auto, ..options.clone() };
+        let judge = Chooser::new(environment, &spec, source, &judge).answers(Provider::Cpu)?;
+        let answers = Chooser::new(environment, &spec, source, options).answers(provider)?;
+        Ok(proof::compare(&judge, &answers))
     }
 
     /// Starts one worker, which serves the queue until that is closed.
@@ -345,6 +363,15 @@ impl Drop for Engine {
             let _ = worker.join();
         }
     }
+}
+
+/// Leaves of the recipe what is left to do for a graph that takes bytes. True if it is one.
+fn takes_pixels(spec: &mut ModelSpec) -> bool {
+    let takes = spec.signature.input.element == Element::U8;
+    if takes {
+        spec.recipe = pixels_as_they_are(&spec.recipe);
+    }
+    takes
 }
 
 /// The same geometry, and every pixel value as it is.

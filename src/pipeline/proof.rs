@@ -1,6 +1,8 @@
 //! Does a provider give the classes that the CPU provider gives in f32? Asked on photos, before a faster provider is used
 //! that nobody named.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::decode::{self, DecodeOptions};
@@ -10,7 +12,7 @@ use super::preprocess::{self, Recipe};
 use super::types::{Image, Sample};
 
 /// Photos that every binary carries; `models/proof/README.md` tells where they come from.
-const PHOTOS: [&[u8]; 2] =
+pub const PHOTOS: [&[u8]; 2] =
     [include_bytes!("../../models/proof/cat.jpg"), include_bytes!("../../models/proof/coffee.jpg")];
 /// Pictures of each photo: as it is, mirrored, and both with dark and light exchanged.
 const VARIANTS: usize = 4;
@@ -35,6 +37,17 @@ impl Agreement {
     #[must_use]
     pub fn holds(&self) -> bool {
         self.same_class == self.pictures && self.largest_difference <= DIFFERENCE_MAX
+    }
+}
+
+impl fmt::Display for Agreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pictures, same_class, largest_difference } = self;
+        write!(
+            f,
+            "{same_class} of {pictures} pictures get the class that cpu in f32 gives them, the largest difference of a score \
+             is {largest_difference:.4}"
+        )
     }
 }
 

@@ -7,8 +7,9 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 12] = [
-    ("cli", &["config", "graph", "pipeline", "runtime", "serve", "telemetry", "zoo"]),
+const MAY_USE: [(&str, &[&str]); 13] = [
+    ("cli", &["config", "graph", "machine", "pipeline", "runtime", "serve", "shutdown", "telemetry", "tune", "zoo"]),
+    ("tune", &["machine", "models", "pipeline", "zoo"]),
     ("serve", &["config", "http", "machine", "models", "pipeline", "runtime", "shutdown", "telemetry", "zoo"]),
     ("config", &["pipeline", "zoo"]),
     ("http", &["graph", "models", "pipeline", "shutdown", "telemetry", "zoo"]),

@@ -21,3 +21,4 @@ mod reference;
 mod repository;
 mod support;
 mod synth;
+mod tune;
