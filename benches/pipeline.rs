@@ -37,7 +37,7 @@ fn policy(c: &mut Criterion) {
         b.iter(|| {
             for len in 0..32 {
                 let room = Room { free: len % 17, total: 16 };
-                black_box(decide(black_box(len), Duration::ZERO, &limits, room, &groups));
+                black_box(decide(black_box(len), 0, Duration::ZERO, &limits, room, &groups));
             }
         });
     });

@@ -167,7 +167,7 @@ pub struct BatchSettings {
     #[arg(long, env = "RESIDUAL_QUEUE_IMAGES_MAX", value_name = "N", default_value_t = limits::QUEUE_IMAGES_MAX, value_parser = count(1, 1_000_000))]
     pub queue_images_max: usize,
 
-    /// Images in one batch, at most. Default: on cpu as many as run in about 10 ms, 2 to 8; 8 on openvino, 32 on GPUs.
+    /// Images in one batch, at most. Default: on cpu as many as run in about 10 ms, 1 to 8; 8 on openvino, 32 on GPUs.
     #[arg(long, env = "RESIDUAL_BATCH_IMAGES_MAX", value_name = "N", value_parser = count(1, 1024))]
     pub batch_images_max: Option<usize>,
 

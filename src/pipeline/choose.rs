@@ -26,7 +26,7 @@ pub(super) struct Chosen {
     pub(super) instances: Instances,
 }
 
-/// How long a batch runs on the CPU provider, about, unless two images take longer.
+/// How long a batch runs on the CPU provider, about, unless one image takes longer.
 const RUN_MILLISECONDS: f64 = 10.0;
 
 /// One model that is to be loaded on some provider.
@@ -149,7 +149,7 @@ fn worth(provider: Provider, instances: &Instances, allowed: usize) -> usize {
         (Provider::Cpu, Some(narrowest)) => {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a quotient of two times")]
             let images = (RUN_MILLISECONDS / narrowest.milliseconds) as usize;
-            images.clamp(2.min(allowed), allowed)
+            images.clamp(1, allowed)
         }
         (Provider::Cpu | Provider::Openvino | Provider::Cuda | Provider::Tensorrt, _) => allowed,
     }
@@ -232,7 +232,7 @@ mod tests {
             shared_weights: false,
         };
         let cpu = |milliseconds: &[f64], allowed| worth(Provider::Cpu, &timed(milliseconds), allowed);
-        assert_eq!(cpu(&[42.0, 78.0], 8), 2, "ResNet-50 on one core");
+        assert_eq!(cpu(&[42.0, 78.0], 8), 1, "ResNet-50 on one core");
         assert_eq!(cpu(&[0.9, 0.8], 8), 8, "ResNet-20");
         assert_eq!(cpu(&[2.5], 8), 4);
         assert_eq!(cpu(&[80.0], 1), 1, "a fixed batch");

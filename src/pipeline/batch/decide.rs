@@ -51,10 +51,10 @@ pub enum Decision {
     },
 }
 
-/// Decides for a worker that sees `len` images waiting, the oldest of them for `oldest_age`. `groups` go from the most
-/// cores to the fewest.
+/// Decides for a worker that sees `len` images waiting, the oldest of them for `oldest_age`, and knows that others are
+/// `coming`: admitted, and being prepared. `groups` go from the most cores to the fewest.
 ///
-/// The free cores are divided among the images that wait. One image alone gets the widest instance, and with it the lowest
+/// The free cores are divided among the images that wait or come. One image alone gets the widest instance, and with it the lowest
 /// latency; as many images as cores get one core each, which computes the most images a second, since no run waits for its
 /// own slowest thread. Nothing else tells an idle server from a busy one, so there is no mode that could flap: a run of one
 /// core that is still going keeps a wide one from starting, and that is all the hysteresis there is.
@@ -62,7 +62,14 @@ pub enum Decision {
 /// Images are shared out evenly among the runs that fit beside each other, because a worker that took all of them would
 /// leave its neighbours idle; but for a graph that fixes its batch, whose runs cost the same half full.
 #[must_use]
-pub fn decide(len: usize, oldest_age: Duration, limits: &BatchLimits, room: Room, groups: &[Group]) -> Decision {
+pub fn decide(
+    len: usize,
+    coming: usize,
+    oldest_age: Duration,
+    limits: &BatchLimits,
+    room: Room,
+    groups: &[Group],
+) -> Decision {
     if len == 0 {
         return Decision::Sleep;
     }
@@ -70,7 +77,7 @@ pub fn decide(len: usize, oldest_age: Duration, limits: &BatchLimits, room: Room
         return Decision::Wait(limits.delay.saturating_sub(oldest_age));
     }
     // As many runs as there are images, or as a graph that fixes its batch needs.
-    let wanted = if limits.fixed { len.div_ceil(limits.images_max) } else { len };
+    let wanted = if limits.fixed { (len + coming).div_ceil(limits.images_max) } else { len + coming };
     let share = (room.free / wanted).max(1);
     let mut fitting = groups.iter().enumerate().filter(|(_, group)| group.idle > 0 && group.cores <= room.free);
     // The widest within the share; where all are wider, the last, which is the narrowest.
@@ -98,7 +105,7 @@ mod tests {
     }
 
     fn on(len: usize, free: usize, total: usize) -> Decision {
-        decide(len, Duration::ZERO, &limits(8, 0), Room { free, total }, &elastic(total))
+        decide(len, 0, Duration::ZERO, &limits(8, 0), Room { free, total }, &elastic(total))
     }
 
     const WIDE: usize = 0;
@@ -130,6 +137,7 @@ mod tests {
         assert_eq!(
             decide(
                 3,
+                0,
                 Duration::ZERO,
                 &limits(8, 0),
                 Room { free: 16, total: 16 },
@@ -137,6 +145,13 @@ mod tests {
             ),
             Decision::Take { images: 1, group: 1 }
         );
+    }
+
+    #[test]
+    fn the_first_of_a_burst_leaves_cores_for_those_that_are_being_prepared() {
+        let room = Room { free: 4, total: 4 };
+        let first = decide(1, 7, Duration::ZERO, &limits(8, 0), room, &elastic(4));
+        assert_eq!(first, Decision::Take { images: 1, group: NARROW });
     }
 
     #[test]
@@ -148,7 +163,7 @@ mod tests {
     #[test]
     fn a_fixed_batch_is_filled_before_the_next_is_begun() {
         let limits = BatchLimits { fixed: true, ..limits(8, 0) };
-        let on = |len| decide(len, Duration::ZERO, &limits, Room { free: 2, total: 2 }, &elastic(2));
+        let on = |len| decide(len, 0, Duration::ZERO, &limits, Room { free: 2, total: 2 }, &elastic(2));
         assert_eq!(on(1), Decision::Take { images: 1, group: WIDE });
         assert_eq!(on(8), Decision::Take { images: 8, group: WIDE });
         assert_eq!(on(9), Decision::Take { images: 8, group: NARROW });
@@ -158,7 +173,7 @@ mod tests {
     fn without_an_idle_instance_nothing_starts() {
         let busy = [Group { cores: 2, idle: 0 }];
         let room = Room { free: 2, total: 4 };
-        assert_eq!(decide(5, Duration::ZERO, &limits(8, 0), room, &busy), Decision::Starved);
+        assert_eq!(decide(5, 0, Duration::ZERO, &limits(8, 0), room, &busy), Decision::Starved);
     }
 
     #[test]
@@ -166,7 +181,7 @@ mod tests {
         let fixed = [Group { cores: 2, idle: 2 }];
         let room = Room { free: 4, total: 4 };
         for (len, images) in [(1, 1), (2, 1), (5, 3), (40, 8)] {
-            let decision = decide(len, Duration::ZERO, &limits(8, 0), room, &fixed);
+            let decision = decide(len, 0, Duration::ZERO, &limits(8, 0), room, &fixed);
             assert_eq!(decision, Decision::Take { images, group: 0 });
         }
     }
@@ -174,7 +189,7 @@ mod tests {
     #[test]
     fn the_delay_counts_from_the_oldest_image_and_a_full_batch_does_not_wait() {
         let room = Room { free: 2, total: 2 };
-        let after = |len, ms| decide(len, Duration::from_millis(ms), &limits(8, 5), room, &elastic(2));
+        let after = |len, ms| decide(len, 0, Duration::from_millis(ms), &limits(8, 5), room, &elastic(2));
         assert_eq!(after(2, 2), Decision::Wait(Duration::from_millis(3)));
         assert_eq!(after(2, 5), Decision::Take { images: 1, group: NARROW });
         assert_eq!(after(8, 0), Decision::Take { images: 4, group: NARROW });
@@ -185,12 +200,12 @@ mod tests {
         fn within_every_bound(
             len in 0usize..1000, age_us in 0u64..20_000, images_max in 1usize..64, delay_us in 0u64..20_000,
             total in 1usize..64, busy in 0usize..64, wide_idle in 0usize..2, narrow_idle in 0usize..64,
-            fixed: bool,
+            fixed: bool, coming in 0usize..100,
         ) {
             let limits = BatchLimits { images_max, delay: Duration::from_micros(delay_us), fixed };
             let room = Room { free: total.saturating_sub(busy), total };
             let groups = [Group { cores: total, idle: wide_idle }, Group { cores: 1, idle: narrow_idle }];
-            match decide(len, Duration::from_micros(age_us), &limits, room, &groups) {
+            match decide(len, coming, Duration::from_micros(age_us), &limits, room, &groups) {
                 Decision::Sleep => prop_assert_eq!(len, 0),
                 Decision::Starved => {
                     prop_assert!(groups.iter().all(|group| group.idle == 0 || group.cores > room.free));

@@ -169,8 +169,10 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
             // A closing queue waits for nobody's company.
             let limits = if state.closed { BatchLimits { delay: Duration::ZERO, ..self.limits } } else { self.limits };
             let room = self.member.room(oldest);
-            let decision = decide(state.waiting.len(), now.duration_since(oldest), &limits, room, &state.groups);
-            match decision {
+            let len = state.waiting.len();
+            // Whoever has a place and does not wait is being prepared.
+            let coming = self.images_max.saturating_sub(self.places.available_permits() + len);
+            match decide(len, coming, now.duration_since(oldest), &limits, room, &state.groups) {
                 Decision::Sleep if state.closed => {
                     drop(state);
                     self.member.leave().wake();
