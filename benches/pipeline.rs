@@ -120,7 +120,12 @@ fn engine_of_nothing() -> Engine {
         .iter()
         .map(|group| Instances { cores: group.intra_op_threads, all: (0..group.instances).map(|_| model()).collect() });
     let loaded = Loaded {
-        contract: Contract { signature: spec.signature.clone(), batch: BatchSupport::Free, buckets: false },
+        contract: Contract {
+            signature: spec.signature.clone(),
+            batch: BatchSupport::Free,
+            buckets: false,
+            mixes: false,
+        },
         groups: groups.collect(),
         execution: Execution {
             provider: Provider::Cpu,

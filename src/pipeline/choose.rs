@@ -70,7 +70,10 @@ impl<'a> Chooser<'a> {
         let (mut best, mut refused) = (None::<Candidate>, Vec::new());
         for (provider, available) in others {
             let candidate = available
-                .map_err(|error| error.to_string())
+                .map_err(|error| match error {
+                    InferError::Provider { cause, .. } => cause,
+                    error => error.to_string(),
+                })
                 .and_then(|()| Self { layout: ONE_INSTANCE, ..self }.candidate(provider, &cpu));
             match candidate {
                 Ok(candidate) if best.as_ref().is_none_or(|best| candidate.gain > best.gain) => best = Some(candidate),

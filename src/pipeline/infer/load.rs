@@ -57,7 +57,7 @@ impl Load<'_> {
         let source = Graph::Source(self.source);
         let fixed = |images| BatchSupport::Fixed { images, why: String::new() };
         let batch = self.signature.fixed_batch.map_or(BatchSupport::Free, fixed);
-        let mut contract = Contract { signature: self.signature.clone(), batch, buckets: false };
+        let mut contract = Contract { signature: self.signature.clone(), batch, buckets: false, mixes: false };
         let mut first = self.first(source, &contract)?;
         self.answers_the_same_twice(&contract, &mut first.session)?;
         let (images, cause) = match self.signature.fixed_batch {
@@ -80,7 +80,31 @@ impl Load<'_> {
         tracing::info!(model = self.model, images, cause, why, "the batch stays as it is");
         let why = if self.signature.fixed_batch.is_some() { why } else { format!("{cause}; {why}") };
         contract.batch = BatchSupport::Fixed { images, why };
+        contract.mixes = self.mixes(images, &contract, &mut first.session)?;
+        if contract.mixes {
+            tracing::warn!(
+                model = self.model,
+                "the images of a batch change each other's scores: each is run alone, in a batch of {images} filled up with \
+                 zeros; export the model with a batch of 1"
+            );
+        }
         self.settled(contract, first, source)
+    }
+
+    /// Whether an image gets other scores beside others than it gets beside zeros, in a batch that the file fixes.
+    fn mixes(&self, images: usize, contract: &Contract, session: &mut Session) -> Result<bool, InferError> {
+        if images == 1 {
+            return Ok(false);
+        }
+        let form = contract.batch_form(self.sample, images);
+        let (mut batch, samples) = (Batch::new(form), samples(form, 1.0));
+        let [first, second] = &samples;
+        let alone = [
+            finite(alone(session, &mut batch, first))?.unwrap_or_default(),
+            finite(alone(session, &mut batch, second))?.unwrap_or_default(),
+        ];
+        let rounding = self.tolerance() * alone.iter().map(|row| largest(row)).fold(0.0, f32::max);
+        Ok(together(session, &mut batch, &samples, images, &alone, rounding).is_err())
     }
 
     /// Runs one image twice. A dropout that is still in training rolls dice for every answer.

@@ -150,6 +150,9 @@ pub struct Contract {
     /// Runs of a free batch are filled up to a power of two.
     #[serde(skip)]
     pub buckets: bool,
+    /// The images of a run change each other's scores, so that each runs alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mixes: bool,
 }
 
 impl Contract {
@@ -169,6 +172,7 @@ impl Contract {
     pub fn images_max(&self, allowed: usize) -> usize {
         match self.batch {
             BatchSupport::Free | BatchSupport::Freed { .. } => allowed,
+            BatchSupport::Fixed { .. } if self.mixes => 1,
             BatchSupport::Fixed { images, .. } => allowed.min(images),
         }
     }
