@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use prost::Message as _;
 use reqwest::multipart::{Form, Part};
-use residual::graph::proto::ModelProto;
+use residual::graph::proto::{DimensionValue, ModelProto, TypeValue};
 use serde_json::{Value, json};
 
 use crate::support::{TestServer, root, send, solid_png};
@@ -154,6 +154,43 @@ async fn weights_behind_links_are_found_when_the_graph_was_changed() {
     let batch = &server.get("/api/v1/models/snapshot").await.json["contract"]["batch"];
     assert_eq!(*batch, json!({"kind": "freed", "from": 1}));
     assert_eq!(server.classify(solid_png(4, 4, [0, 0, 255])).await.label(), "blue");
+}
+
+/// A copy of a model whose input and outputs fix a batch of `images`.
+fn with_fixed_batch(name: &str, images: i64, folder: &Path) -> String {
+    let target = folder.join(name);
+    std::fs::create_dir(&target).unwrap();
+    for file in std::fs::read_dir(model(name)).unwrap().map(|entry| entry.unwrap().path()) {
+        std::fs::copy(&file, target.join(file.file_name().unwrap())).unwrap();
+    }
+    let path = target.join("model.onnx");
+    let mut file = ModelProto::decode(&std::fs::read(&path).unwrap()[..]).unwrap();
+    let graph = file.graph.as_mut().unwrap();
+    for value in graph.input.iter_mut().chain(&mut graph.output) {
+        let Some(TypeValue::Tensor(tensor)) = &mut value.r#type.as_mut().unwrap().value else { panic!("a tensor") };
+        tensor.shape.as_mut().unwrap().dim[0].value = Some(DimensionValue::Value(images));
+    }
+    std::fs::write(&path, file.encode_to_vec()).unwrap();
+    target.to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_batch_that_mixes_its_images_runs_each_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = with_fixed_batch("fixed-batch-mixed", 4, folder.path());
+    let server = TestServer::start(&["--model", &path, "--batch-delay", "20ms"]).await;
+    let metadata = server.get("/api/v1/models/fixed-batch-mixed").await.json;
+    assert_eq!(metadata["contract"]["batch"]["images"], json!(4), "{metadata}");
+    assert_eq!((&metadata["contract"]["mixes"], &metadata["execution"]["batch_images_max"]), (&json!(true), &json!(1)));
+    let pictures = [[250, 10, 10], [0, 200, 0], [0, 0, 9]].map(|rgb| solid_png(4, 4, rgb));
+    let form = pictures.iter().enumerate().fold(Form::new(), |form, (index, picture)| {
+        form.part(index.to_string(), Part::bytes(picture.clone()).file_name("x.png"))
+    });
+    let together = send(server.post("/api/v1/classify").multipart(form)).await;
+    for (index, picture) in pictures.into_iter().enumerate() {
+        let alone = server.classify(picture).await;
+        assert_eq!(together.json["results"][index]["predictions"], alone.json["predictions"], "image {index}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
