@@ -93,9 +93,16 @@ impl Load<'_> {
 
     /// Whether an image gets other scores beside others than it gets beside zeros, in a batch that the file fixes.
     fn mixes(&self, images: usize, contract: &Contract, session: &mut Session) -> Result<bool, InferError> {
-        if images == 1 {
-            return Ok(false);
-        }
+        Ok(images > 1 && self.keeps_apart(images, contract, session)?.is_err())
+    }
+
+    /// Runs two images alone and then together, `images` of them. The outer error is that of one image.
+    fn keeps_apart(
+        &self,
+        images: usize,
+        contract: &Contract,
+        session: &mut Session,
+    ) -> Result<Result<(), String>, InferError> {
         let form = contract.batch_form(self.sample, images);
         let (mut batch, samples) = (Batch::new(form), samples(form, 1.0));
         let [first, second] = &samples;
@@ -104,7 +111,7 @@ impl Load<'_> {
             finite(alone(session, &mut batch, second))?.unwrap_or_default(),
         ];
         let rounding = self.tolerance() * alone.iter().map(|row| largest(row)).fold(0.0, f32::max);
-        Ok(together(session, &mut batch, &samples, images, &alone, rounding).is_err())
+        Ok(together(session, &mut batch, &samples, images, &alone, rounding))
     }
 
     /// Runs one image twice. A dropout that is still in training rolls dice for every answer.
@@ -130,15 +137,7 @@ impl Load<'_> {
         if self.images_max == 1 {
             return Ok(Ok(()));
         }
-        let form = contract.batch_form(self.sample, 2);
-        let (mut batch, samples) = (Batch::new(form), samples(form, 1.0));
-        let [first, second] = &samples;
-        let alone = [
-            finite(alone(session, &mut batch, first))?.unwrap_or_default(),
-            finite(alone(session, &mut batch, second))?.unwrap_or_default(),
-        ];
-        let rounding = self.tolerance() * alone.iter().map(|row| largest(row)).fold(0.0, f32::max);
-        Ok(together(session, &mut batch, &samples, 2, &alone, rounding))
+        self.keeps_apart(2, contract, session)
     }
 
     fn first(&self, graph: Graph<'_>, contract: &Contract) -> Result<First, InferError> {
