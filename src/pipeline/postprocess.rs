@@ -54,6 +54,13 @@ pub fn classify(row: &[f32], reading: Reading, labels: &Labels, top_k: usize) ->
     Classification { predictions }
 }
 
+/// The probability of each class, in the order of the index: the scores of [`classify`] for all classes.
+#[must_use]
+pub fn every_probability(row: &[f32], reading: Reading) -> Vec<f32> {
+    let probability = probabilities(row, reading.scores);
+    row[usize::from(reading.background)..].iter().map(|&value| probability(value)).collect()
+}
+
 /// What one value of `row` is as a probability.
 fn probabilities(row: &[f32], scores: Scores) -> impl Fn(f32) -> f32 {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -156,6 +163,8 @@ mod tests {
         fn top_k_is_the_start_of_the_full_ranking(logits in prop::collection::vec(-50.0f32..50.0, 1..200), k in 1usize..220) {
             let labels = letters(logits.len());
             let all = classify(&logits, SOFTMAX, &labels, logits.len()).predictions;
+            let every = every_probability(&logits, SOFTMAX);
+            prop_assert!(all.iter().all(|one| one.score.to_bits() == every[one.index].to_bits()));
             let some = classify(&logits, SOFTMAX, &labels, k).predictions;
             prop_assert_eq!(&all[..k.min(all.len())], &some[..]);
             prop_assert!(all.windows(2).all(|pair| pair[0].score >= pair[1].score));
