@@ -19,7 +19,9 @@ pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 pub use listener::{Drained, serve};
 
+use crate::apis::Apis;
 use crate::models::Models;
+use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
@@ -29,6 +31,8 @@ use upload::UploadMemory;
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
+    apis: Apis,
+    oip: Oip,
     models: Models,
     pool: PreparePool,
     phases: Phases,
@@ -42,9 +46,17 @@ impl App {
     /// An edge for these models. While there are none it answers liveness and metrics, and everything else with
     /// `not_ready`.
     #[must_use]
-    pub fn new(models: Models, limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
+    pub fn new(
+        apis: Apis,
+        oip: Oip,
+        models: Models,
+        limits: HttpLimits,
+        pool: PreparePool,
+        phases: Phases,
+        metrics: Metrics,
+    ) -> Self {
         let uploads = UploadMemory::new(limits.upload_memory_max);
-        Self { models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 }
 

@@ -44,7 +44,7 @@ impl Labels {
 /// for itself and sum to anything. `top_k` above the number of classes returns them all.
 #[must_use]
 pub fn classify(row: &[f32], reading: Reading, labels: &Labels, top_k: usize) -> Classification {
-    let classes = &row[usize::from(reading.background)..];
+    let classes = reading.classes(row);
     let probability = probabilities(row, reading.scores);
     // Each meaning grows with its value, so that the ranking needs no probabilities.
     let predictions = top_indices(classes, top_k)
@@ -58,7 +58,7 @@ pub fn classify(row: &[f32], reading: Reading, labels: &Labels, top_k: usize) ->
 #[must_use]
 pub fn every_probability(row: &[f32], reading: Reading) -> Vec<f32> {
     let probability = probabilities(row, reading.scores);
-    row[usize::from(reading.background)..].iter().map(|&value| probability(value)).collect()
+    reading.classes(row).iter().map(|&value| probability(value)).collect()
 }
 
 /// What one value of `row` is as a probability.
@@ -83,7 +83,9 @@ fn probabilities(row: &[f32], scores: Scores) -> impl Fn(f32) -> f32 {
     }
 }
 
-fn top_indices(scores: &[f32], top_k: usize) -> Vec<usize> {
+/// Indices of the `top_k` largest values, largest first; equal values keep the order of the index.
+#[must_use]
+pub fn top_indices(scores: &[f32], top_k: usize) -> Vec<usize> {
     let better = |&a: &usize, &b: &usize| -> Ordering { scores[b].total_cmp(&scores[a]).then(a.cmp(&b)) };
     let mut indices: Vec<usize> = (0..scores.len()).collect();
     if 0 < top_k && top_k < indices.len() {

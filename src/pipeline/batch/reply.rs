@@ -30,6 +30,9 @@ pub struct Scored {
 pub struct Row {
     /// One for each value of the output, or for each class.
     pub values: Vec<f32>,
+    /// Indices of the largest, largest first. Ranked before anything is made of the values, as [`Scored`] is: probabilities
+    /// may round to the same number.
+    pub best: Vec<usize>,
     /// Where the time went.
     pub times: StageTimes,
 }
@@ -61,6 +64,8 @@ pub enum Reply {
     Row {
         /// Which.
         of: RowOf,
+        /// How many of the largest are wanted.
+        top_k: usize,
         /// The caller.
         to: Sender<Answer<Row>>,
     },
@@ -93,13 +98,14 @@ impl Reply {
                 times.set(Stage::Postprocess, started.elapsed());
                 let _ = to.send(Ok(Scored { classification, image, times }));
             }
-            Self::Row { of, to } => {
-                let values = match of {
-                    RowOf::Output => row.to_vec(),
-                    RowOf::Probabilities => postprocess::every_probability(row, own),
+            Self::Row { of, top_k, to } => {
+                let (values, ranked) = match of {
+                    RowOf::Output => (row.to_vec(), row),
+                    RowOf::Probabilities => (postprocess::every_probability(row, own), own.classes(row)),
                 };
+                let best = postprocess::top_indices(ranked, top_k);
                 times.set(Stage::Postprocess, started.elapsed());
-                let _ = to.send(Ok(Row { values, times }));
+                let _ = to.send(Ok(Row { values, best, times }));
             }
         }
     }

@@ -45,12 +45,12 @@ impl Engine {
         self.prepare_and_ask(place, upload, deadline, reply, |scored: &Scored| &scored.times).await
     }
 
-    /// All values of one upload.
+    /// All values of one upload, and the indices of the `top_k` largest.
     ///
     /// # Errors
     /// [`ClassifyError`] of the stage that failed.
-    pub async fn row(&self, place: Place, upload: Bytes, of: RowOf, deadline: Instant) -> Answer<Row> {
-        let reply = move |_, to| Reply::Row { of, to };
+    pub async fn row(&self, place: Place, upload: Bytes, of: RowOf, top_k: usize, deadline: Instant) -> Answer<Row> {
+        let reply = move |_, to| Reply::Row { of, top_k, to };
         self.prepare_and_ask(place, upload, deadline, reply, |row: &Row| &row.times).await
     }
 
@@ -64,14 +64,15 @@ impl Engine {
         self.pool.sample(self.spec.sample_shape, |values| read_sample(raw, input.element, input.layout, values))
     }
 
-    /// What the graph returns for a sample that a client prepared: one row of the output, a background included.
+    /// What the graph returns for a sample that a client prepared: one row of the output, a background included,
+    /// and the indices of the `top_k` largest values.
     ///
     /// # Errors
     /// [`ClassifyError`] of the stage that failed.
-    pub async fn infer(&self, place: Place, sample: Sample, deadline: Instant) -> Answer<Row> {
+    pub async fn infer(&self, place: Place, sample: Sample, top_k: usize, deadline: Instant) -> Answer<Row> {
         let started = Instant::now();
         let (to, answer) = oneshot::channel();
-        let reply = Reply::Row { of: RowOf::Output, to };
+        let reply = Reply::Row { of: RowOf::Output, top_k, to };
         let answer = match self.queue.push(place, Job { sample, times: StageTimes::default(), deadline, reply }) {
             Ok(()) => within(deadline, answer).await,
             Err(_refused) => Err(BatchError::Closed.into()),

@@ -85,6 +85,12 @@ pub enum Activation {
 }
 
 impl Reading {
+    /// The values of `row` that stand for classes.
+    #[must_use]
+    pub fn classes(self, row: &[f32]) -> &[f32] {
+        &row[usize::from(self.background)..]
+    }
+
     /// The same row with `activation` applied; none where the graph has applied another one, which nothing undoes.
     #[must_use]
     pub fn with(self, activation: Activation) -> Option<Self> {

@@ -183,13 +183,15 @@ fn a_caller_gets_all_values_as_the_graph_gives_them_or_as_probabilities() {
     for of in [RowOf::Output, RowOf::Probabilities] {
         let (to, caller) = oneshot::channel();
         let sample = Sample::new(SHAPE, vec![3.0_f32.ln(); 3]);
-        let job = Job { sample, times: StageTimes::default(), deadline: soon(), reply: Reply::Row { of, to } };
+        let job =
+            Job { sample, times: StageTimes::default(), deadline: soon(), reply: Reply::Row { of, top_k: 1, to } };
         assert!(bench.queue.push(bench.queue.reserve(1).unwrap().pop().unwrap(), job).is_ok());
         callers.push(caller);
     }
     let mut bench = bench;
     bench.run([]);
     let rows: Vec<Row> = callers.iter_mut().map(|caller| caller.try_recv().unwrap().unwrap()).collect();
+    assert!(rows.iter().all(|row| row.best == [1]), "{rows:?}");
     assert_eq!(rows[0].values, [0.0, 3.0_f32.ln()]);
     assert!((rows[1].values[0] - 0.25).abs() < 1e-6 && (rows[1].values[1] - 0.75).abs() < 1e-6, "{rows:?}");
 }
