@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::middleware::Report;
 use crate::models::NotServed;
+use crate::oip::{ErrorKind, OipError};
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -39,6 +40,8 @@ pub enum ProblemKind {
     NotReady,
     /// The pipeline's own kinds.
     Failed(Failure),
+    /// Those of the Open Inference Protocol, with their code.
+    Oip(ErrorKind, &'static str),
 }
 
 impl ProblemKind {
@@ -72,6 +75,10 @@ impl ProblemKind {
                 let (status, title) = Self::failed(failure);
                 (status, failure.code(), title)
             }
+            Self::Oip(kind, code) => {
+                let (status, title) = Self::oip(kind);
+                (status, code, title)
+            }
         }
     }
 
@@ -91,17 +98,41 @@ impl ProblemKind {
         }
     }
 
+    fn oip(kind: ErrorKind) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match kind {
+            ErrorKind::InvalidArgument => (S::BAD_REQUEST, "The request is not understood"),
+            ErrorKind::TooLarge => (S::PAYLOAD_TOO_LARGE, "The request is too large"),
+            ErrorKind::NotFound => (S::NOT_FOUND, "No such thing"),
+            ErrorKind::Forbidden => (S::FORBIDDEN, "Clients may not do this here"),
+            ErrorKind::Unsupported => (S::BAD_REQUEST, "This use of the call is not offered"),
+            ErrorKind::LoadFailed => (S::BAD_REQUEST, "The model could not be loaded"),
+            ErrorKind::Unavailable => (S::SERVICE_UNAVAILABLE, "The server cannot answer now"),
+            ErrorKind::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
+            ErrorKind::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().1
     }
 
+    /// The status it is answered with.
+    #[must_use]
+    pub(super) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
     /// A client may try the same request again soon.
     fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::NotReady | Self::ModelUnavailable | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+            Self::NotReady
+                | Self::ModelUnavailable
+                | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+                | Self::Oip(ErrorKind::Unavailable, _)
         )
     }
 }
@@ -189,18 +220,28 @@ fn shortened(detail: String) -> String {
     format!("{} [...] {}", &detail[..head], &detail[tail..])
 }
 
-impl IntoResponse for Problem {
-    fn into_response(mut self) -> Response {
-        let (kind, status) = (self.kind, self.kind.row().0);
+impl Problem {
+    /// The answer of the Open Inference Protocol: `{"error": ...}`. A photo that is none is simply a wrong request there.
+    pub(super) fn into_v2(self) -> Response {
+        let status = match self.kind.row().0 {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        self.respond(status, |problem| Json(V2Error { error: problem.detail }).into_response())
+    }
+
+    /// `body` with everything around it that clients and the log want to know.
+    fn respond(mut self, status: StatusCode, body: impl FnOnce(Self) -> Response) -> Response {
+        let kind = self.kind;
         let (cause, allow) = (self.cause.take(), self.allow.take());
         let report = Report { outcome: kind.code(), cause, ..Report::default() };
-        let mut response = (status, Json(self.into_body())).into_response();
+        let mut response = body(self);
+        *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if kind.is_retryable() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if kind == ProblemKind::Failed(Failure::ShuttingDown) {
+        if kind.code() == Failure::ShuttingDown.code() {
             // The client's next request should go elsewhere.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -209,6 +250,32 @@ impl IntoResponse for Problem {
         }
         response.extensions_mut().insert(report);
         response
+    }
+}
+
+/// An error of the Open Inference Protocol.
+#[derive(Debug, Serialize)]
+pub(super) struct V2Error {
+    /// What was found, what is allowed, what to do.
+    error: String,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.kind.row().0;
+        self.respond(status, |problem| {
+            let mut response = Json(problem.into_body()).into_response();
+            let content_type = HeaderValue::from_static("application/problem+json");
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response
+        })
+    }
+}
+
+impl From<OipError> for Problem {
+    fn from(error: OipError) -> Self {
+        let OipError { kind, code, message, cause } = error;
+        Self { cause, ..Self::new(ProblemKind::Oip(kind, code), message) }
     }
 }
 

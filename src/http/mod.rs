@@ -8,6 +8,7 @@ mod limits;
 mod listener;
 mod middleware;
 mod native;
+mod oip;
 mod upload;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 pub use listener::{Drained, serve};
 
-use crate::apis::Apis;
+use crate::apis::{Api, Apis};
 use crate::models::Models;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
@@ -62,7 +63,30 @@ impl App {
 
 /// Every route, on one screen.
 pub fn router(app: App) -> Router {
-    Router::new()
+    let mut router = Router::new();
+    if app.apis.has(Api::V2) {
+        router = router
+            .route("/v2", get(oip::server))
+            .route("/v2/", get(oip::server))
+            .route("/v2/health/live", get(oip::live))
+            .route("/v2/health/ready", get(oip::ready))
+            .route("/v2/models", get(oip::models))
+            .route("/v2/models/stats", get(oip::all_statistics))
+            .route("/v2/models/{name}", get(oip::metadata))
+            .route("/v2/models/{name}/versions/{version}", get(oip::metadata_version))
+            .route("/v2/models/{name}/ready", get(oip::model_ready))
+            .route("/v2/models/{name}/versions/{version}/ready", get(oip::model_ready_version))
+            .route("/v2/models/{name}/config", get(oip::config))
+            .route("/v2/models/{name}/versions/{version}/config", get(oip::config_version))
+            .route("/v2/models/{name}/stats", get(oip::statistics))
+            .route("/v2/models/{name}/versions/{version}/stats", get(oip::statistics_version))
+            .route("/v2/models/{name}/infer", post(oip::infer))
+            .route("/v2/models/{name}/versions/{version}/infer", post(oip::infer_version))
+            .route("/v2/repository/index", post(oip::index))
+            .route("/v2/repository/models/{name}/load", post(oip::load))
+            .route("/v2/repository/models/{name}/unload", post(oip::unload));
+    }
+    router
         .route("/", get(native::index))
         .route("/api/v1/classify", post(native::classify))
         .route("/api/v1/models", get(native::models))

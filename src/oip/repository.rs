@@ -46,7 +46,7 @@ impl Oip {
     /// # Errors
     /// [`OipError`] if clients may not, there is no such model, or it cannot be loaded: then what served before serves on.
     pub async fn load(&self, name: &str, parameters: &Parameters) -> Result<(), OipError> {
-        if let Some(parameter) = parameters.keys().next() {
+        if let Some((parameter, _)) = parameters.iter().next() {
             return Err(OipError::new(
                 ErrorKind::Unsupported,
                 "unsupported_parameter",
