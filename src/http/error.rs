@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::middleware::Report;
@@ -91,10 +92,20 @@ impl ProblemKind {
         }
     }
 
+    /// The status it is answered with.
+    pub(super) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().1
+    }
+
+    /// In a few words, the same each time.
+    pub(super) fn title(self) -> &'static str {
+        self.row().2
     }
 
     /// A client may try the same request again soon.
@@ -116,12 +127,17 @@ pub struct Problem {
 }
 
 /// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProblemBody {
+    /// `urn:residual:problem:` and the code.
     r#type: String,
+    /// The kind in a few words, the same each time.
     title: &'static str,
+    /// The status of the answer, or what it would be if this were all of it.
     status: u16,
+    /// The kind, for programs: stable.
     code: &'static str,
+    /// What was found, what is allowed, and what to do.
     detail: String,
 }
 
@@ -142,8 +158,8 @@ impl Problem {
     }
 
     /// The route has another method.
-    pub(super) fn method_not_allowed(detail: String, allow: &'static str) -> Self {
-        Self { allow: Some(HeaderValue::from_static(allow)), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+    pub(super) fn method_not_allowed(detail: String, allow: &str) -> Self {
+        Self { allow: HeaderValue::try_from(allow).ok(), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
     }
 
     /// Attaches what the log should say and the client should not see.
@@ -191,25 +207,38 @@ fn shortened(detail: String) -> String {
 
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
-        let (kind, status) = (self.kind, self.kind.row().0);
-        let (cause, allow) = (self.cause.take(), self.allow.take());
-        let report = Report { outcome: kind.code(), cause, ..Report::default() };
-        let mut response = (status, Json(self.into_body())).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if kind.is_retryable() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-        }
-        if kind == ProblemKind::Failed(Failure::ShuttingDown) {
-            // The client's next request should go elsewhere.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if let Some(allow) = allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        response.extensions_mut().insert(report);
+        let (kind, cause, allow) = (self.kind, self.cause.take(), self.allow.take());
+        let mut response = respond(kind, cause, allow, self.into_body());
+        let problem = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem);
         response
     }
+}
+
+impl Problem {
+    /// The answer of an API with a shape of its own: `body` as JSON in place of the document. Status, headers, and what log
+    /// and metrics say stay the same.
+    pub(super) fn into_response_with(self, body: impl Serialize) -> Response {
+        respond(self.kind, self.cause, self.allow, body)
+    }
+}
+
+fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
+    let report = Report { outcome: kind.code(), cause, ..Report::default() };
+    let mut response = (kind.status(), Json(body)).into_response();
+    let headers = response.headers_mut();
+    if kind.is_retryable() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if kind == ProblemKind::Failed(Failure::ShuttingDown) {
+        // The client's next request should go elsewhere.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(allow) = allow {
+        headers.insert(header::ALLOW, allow);
+    }
+    response.extensions_mut().insert(report);
+    response
 }
 
 impl From<ClassifyError> for Problem {

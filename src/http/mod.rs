@@ -8,12 +8,17 @@ mod limits;
 mod listener;
 mod middleware;
 mod native;
+#[cfg_attr(not(test), expect(dead_code, reason = "routes of other APIs will need the rest"))]
+mod openapi;
+#[cfg_attr(not(test), expect(dead_code, reason = "routes of other APIs will need the rest"))]
+mod routes;
+#[cfg_attr(not(test), expect(dead_code, reason = "routes of other APIs will need the rest"))]
+mod template;
 mod upload;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
 
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
@@ -24,6 +29,7 @@ use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
 use middleware::OverloadLog;
+use routes::Routes;
 use upload::UploadMemory;
 
 /// What every handler can reach. Cheap to clone.
@@ -46,23 +52,29 @@ impl App {
         let uploads = UploadMemory::new(limits.upload_memory_max);
         Self { models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
+
+    /// An edge without models.
+    #[cfg(test)]
+    fn empty() -> Self {
+        use std::time::Duration;
+        let limits = HttpLimits {
+            body_bytes_max: 1 << 20,
+            upload_memory_max: 1 << 20,
+            header_bytes_max: 1 << 14,
+            request_images_max: 2,
+            connections_max: 2,
+            header_timeout: Duration::from_secs(1),
+            body_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+        };
+        let memory = Arc::new(crate::pipeline::decode::budget::MemoryBudget::new(1 << 20));
+        let pool = PreparePool::new(1, memory, crate::pipeline::decode::DecodeOptions::default());
+        Self::new(Models::default(), limits, pool, crate::shutdown::Lifecycle::new().phases(), Metrics::new())
+    }
 }
 
-/// Every route, on one screen.
+/// Every route. Each API lists its own on one screen.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/", get(native::index))
-        .route("/api/v1/classify", post(native::classify))
-        .route("/api/v1/models", get(native::models))
-        .route("/api/v1/models/{name}", get(native::model))
-        .route("/api/v1/models/{name}/graph", get(native::graph))
-        .route("/api/v1/models/{name}/versions/{version}", get(native::model_version))
-        .route("/api/v1/models/{name}/versions/{version}/graph", get(native::graph_version))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .fallback(fallback::not_found)
-        .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
-        .with_state(app)
+    Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes()).finish(app)
 }

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -121,7 +122,7 @@ pub struct Loaded {
 }
 
 /// The way a model runs, as the runtime tells it and as metadata shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Execution {
     /// The execution provider in use.
     pub provider: Provider,
