@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::middleware::Report;
@@ -113,16 +114,20 @@ impl ProblemKind {
         }
     }
 
+    /// The status it is answered with.
+    pub(super) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().1
     }
 
-    /// The status it is answered with.
-    #[must_use]
-    pub(super) fn status(self) -> StatusCode {
-        self.row().0
+    /// In a few words, the same each time.
+    pub(super) fn title(self) -> &'static str {
+        self.row().2
     }
 
     /// A client may try the same request again soon.
@@ -147,12 +152,17 @@ pub struct Problem {
 }
 
 /// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProblemBody {
+    /// `urn:residual:problem:` and the code.
     r#type: String,
+    /// The kind in a few words, the same each time.
     title: &'static str,
+    /// The status of the answer, or what it would be if this were all of it.
     status: u16,
+    /// The kind, for programs: stable.
     code: &'static str,
+    /// What was found, what is allowed, and what to do.
     detail: String,
 }
 
@@ -173,8 +183,8 @@ impl Problem {
     }
 
     /// The route has another method.
-    pub(super) fn method_not_allowed(detail: String, allow: &'static str) -> Self {
-        Self { allow: Some(HeaderValue::from_static(allow)), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+    pub(super) fn method_not_allowed(detail: String, allow: &str) -> Self {
+        Self { allow: HeaderValue::try_from(allow).ok(), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
     }
 
     /// Attaches what the log should say and the client should not see.
@@ -220,56 +230,55 @@ fn shortened(detail: String) -> String {
     format!("{} [...] {}", &detail[..head], &detail[tail..])
 }
 
-impl Problem {
-    /// The answer of the Open Inference Protocol: `{"error": ...}`. A photo that is none is simply a wrong request there.
-    pub(super) fn into_v2(self) -> Response {
-        let status = match self.kind.row().0 {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
-            status => status,
-        };
-        self.respond(status, |problem| Json(V2Error { error: problem.detail }).into_response())
-    }
-
-    /// `body` with everything around it that clients and the log want to know.
-    fn respond(mut self, status: StatusCode, body: impl FnOnce(Self) -> Response) -> Response {
-        let kind = self.kind;
-        let (cause, allow) = (self.cause.take(), self.allow.take());
-        let report = Report { outcome: kind.code(), cause, ..Report::default() };
-        let mut response = body(self);
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        if kind.is_retryable() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-        }
-        if kind.code() == Failure::ShuttingDown.code() {
-            // The client's next request should go elsewhere.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if let Some(allow) = allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        response.extensions_mut().insert(report);
+impl IntoResponse for Problem {
+    fn into_response(mut self) -> Response {
+        let (kind, cause, allow) = (self.kind, self.cause.take(), self.allow.take());
+        let mut response = respond(kind, cause, allow, self.into_body());
+        let problem = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem);
         response
     }
 }
 
-/// An error of the Open Inference Protocol.
-#[derive(Debug, Serialize)]
+impl Problem {
+    /// The answer of an API with a shape of its own: `body` as JSON in place of the document. Status, headers, and what log
+    /// and metrics say stay the same.
+    pub(super) fn into_response_with(self, body: impl Serialize) -> Response {
+        respond(self.kind, self.cause, self.allow, body)
+    }
+}
+
+/// An error of the Open Inference Protocol, and of all APIs that say no more.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct V2Error {
     /// What was found, what is allowed, what to do.
     error: String,
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = self.kind.row().0;
-        self.respond(status, |problem| {
-            let mut response = Json(problem.into_body()).into_response();
-            let content_type = HeaderValue::from_static("application/problem+json");
-            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-            response
-        })
+impl Problem {
+    /// The answer of such an API.
+    pub(super) fn into_v2(self) -> Response {
+        let body = V2Error { error: self.detail.clone() };
+        self.into_response_with(body)
     }
+}
+
+fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
+    let report = Report { outcome: kind.code(), cause, ..Report::default() };
+    let mut response = (kind.status(), Json(body)).into_response();
+    let headers = response.headers_mut();
+    if kind.is_retryable() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if kind.code() == Failure::ShuttingDown.code() {
+        // The client's next request should go elsewhere.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(allow) = allow {
+        headers.insert(header::ALLOW, allow);
+    }
+    response.extensions_mut().insert(report);
+    response
 }
 
 impl From<OipError> for Problem {

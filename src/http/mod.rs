@@ -9,12 +9,14 @@ mod listener;
 mod middleware;
 mod native;
 mod oip;
+mod openapi;
+mod routes;
+mod template;
 mod upload;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
 
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
@@ -27,6 +29,7 @@ use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
 use middleware::OverloadLog;
+use routes::Routes;
 use upload::UploadMemory;
 
 /// What every handler can reach. Cheap to clone.
@@ -59,46 +62,43 @@ impl App {
         let uploads = UploadMemory::new(limits.upload_memory_max);
         Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
+
+    /// An edge without models.
+    #[cfg(test)]
+    fn empty() -> Self {
+        use std::time::Duration;
+        let limits = HttpLimits {
+            body_bytes_max: 1 << 20,
+            upload_memory_max: 1 << 20,
+            header_bytes_max: 1 << 14,
+            request_images_max: 2,
+            connections_max: 2,
+            header_timeout: Duration::from_secs(1),
+            body_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+        };
+        let memory = Arc::new(crate::pipeline::decode::budget::MemoryBudget::new(1 << 20));
+        let pool = PreparePool::new(1, memory, crate::pipeline::decode::DecodeOptions::default());
+        let (models, phases) = (Models::default(), crate::shutdown::Lifecycle::new().phases());
+        let oip_limits = crate::oip::OipLimits {
+            request_images_max: 2,
+            request_timeout: Duration::from_secs(1),
+            model_control: true,
+        };
+        let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
+        Self::new(Apis::all(), oip, models, limits, pool, phases, Metrics::new())
+    }
 }
 
-/// Every route, on one screen.
+/// Every route. Each API lists its own on one screen.
 pub fn router(app: App) -> Router {
-    let mut router = Router::new();
-    if app.apis.has(Api::V2) {
-        router = router
-            .route("/v2", get(oip::server))
-            .route("/v2/", get(oip::server))
-            .route("/v2/health/live", get(oip::live))
-            .route("/v2/health/ready", get(oip::ready))
-            .route("/v2/models", get(oip::models))
-            .route("/v2/models/stats", get(oip::all_statistics))
-            .route("/v2/models/{name}", get(oip::metadata))
-            .route("/v2/models/{name}/versions/{version}", get(oip::metadata_version))
-            .route("/v2/models/{name}/ready", get(oip::model_ready))
-            .route("/v2/models/{name}/versions/{version}/ready", get(oip::model_ready_version))
-            .route("/v2/models/{name}/config", get(oip::config))
-            .route("/v2/models/{name}/versions/{version}/config", get(oip::config_version))
-            .route("/v2/models/{name}/stats", get(oip::statistics))
-            .route("/v2/models/{name}/versions/{version}/stats", get(oip::statistics_version))
-            .route("/v2/models/{name}/infer", post(oip::infer))
-            .route("/v2/models/{name}/versions/{version}/infer", post(oip::infer_version))
-            .route("/v2/repository/index", post(oip::index))
-            .route("/v2/repository/models/{name}/load", post(oip::load))
-            .route("/v2/repository/models/{name}/unload", post(oip::unload));
+    let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
+    let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
+    for (api, more) in others {
+        if app.apis.has(api) {
+            routes = routes.merge(more());
+        }
     }
-    router
-        .route("/", get(native::index))
-        .route("/api/v1/classify", post(native::classify))
-        .route("/api/v1/models", get(native::models))
-        .route("/api/v1/models/{name}", get(native::model))
-        .route("/api/v1/models/{name}/graph", get(native::graph))
-        .route("/api/v1/models/{name}/versions/{version}", get(native::model_version))
-        .route("/api/v1/models/{name}/versions/{version}/graph", get(native::graph_version))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .fallback(fallback::not_found)
-        .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
-        .with_state(app)
+    routes.finish(app)
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ErrorKind, Face, IMAGE_SUFFIX, Oip, OipError, Parameters, image_name};
 use crate::models::{Changes, LoadError, Models, State};
 
 /// One version of one face of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IndexEntry {
     /// The face's name.
     pub name: String,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use half::{bf16, f16};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -11,7 +12,8 @@ use serde_json::value::RawValue;
 use crate::oip::{Datatype, OipError, Parameters};
 
 /// A request's JSON. Members that the protocol does not have are left alone: KServe's client sends some.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "V2InferRequest")]
 pub(super) struct Document<'a> {
     /// Comes back in the answer.
     pub(super) id: Option<String>,
@@ -27,7 +29,8 @@ pub(super) struct Document<'a> {
 }
 
 /// One input.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "V2InputTensor")]
 pub(super) struct Input<'a> {
     pub(super) name: String,
     pub(super) shape: Vec<i64>,
@@ -36,11 +39,13 @@ pub(super) struct Input<'a> {
     pub(super) parameters: Parameters,
     /// The values, flat or nested, if they are not behind the JSON.
     #[serde(borrow)]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub(super) data: Option<&'a RawValue>,
 }
 
 /// One output that is wanted.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "V2RequestedOutput")]
 pub(super) struct Output {
     pub(super) name: String,
     #[serde(default)]

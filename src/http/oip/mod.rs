@@ -5,6 +5,7 @@ mod document;
 mod encoding;
 mod infer;
 mod render;
+mod routes;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -12,9 +13,10 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(super) use infer::{infer, infer_version};
+pub(super) use routes::routes;
 
 use super::App;
 use super::error::{Problem, ProblemKind};
@@ -23,48 +25,48 @@ use super::upload::{self, Whole};
 use crate::oip::{IndexEntry, ModelConfig, ModelMetadata, ModelStatistics, Oip, OipError, Parameters, ServerMetadata};
 
 /// The process answers.
-#[derive(Debug, Serialize)]
-pub(super) struct Live {
+#[derive(Debug, Serialize, JsonSchema)]
+struct Live {
     live: bool,
 }
 
 /// The models are warm.
-#[derive(Debug, Serialize)]
-pub(super) struct Ready {
+#[derive(Debug, Serialize, JsonSchema)]
+struct Ready {
     ready: bool,
 }
 
 /// Whether one model answers.
-#[derive(Debug, Serialize)]
-pub(super) struct ModelReady {
+#[derive(Debug, Serialize, JsonSchema)]
+struct ModelReady {
     name: String,
     ready: bool,
 }
 
 /// The names that clients can ask for.
-#[derive(Debug, Serialize)]
-pub(super) struct ModelNames {
+#[derive(Debug, Serialize, JsonSchema)]
+struct ModelNames {
     models: Vec<String>,
 }
 
 /// What models have done.
-#[derive(Debug, Serialize)]
-pub(super) struct Statistics {
+#[derive(Debug, Serialize, JsonSchema)]
+struct Statistics {
     model_stats: Vec<ModelStatistics>,
 }
 
 /// What a list of models should hold.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-pub(super) struct IndexRequest {
+struct IndexRequest {
     /// Only models that answer.
     ready: bool,
 }
 
 /// How a model should be loaded or unloaded.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-pub(super) struct ControlRequest {
+struct ControlRequest {
     /// Of unloading, `unload_dependents` is taken and changes nothing: no model depends on another. Loading takes none.
     parameters: Parameters,
 }
@@ -105,12 +107,12 @@ fn two(path: &Named<(String, String)>) -> (&str, Option<&str>) {
 }
 
 /// `GET /v2/health/live`.
-pub(super) async fn live(State(app): State<App>) -> Json<Live> {
+async fn live(State(app): State<App>) -> Json<Live> {
     Json(Live { live: app.oip.is_live() })
 }
 
 /// `GET /v2/health/ready`.
-pub(super) async fn ready(State(app): State<App>) -> Response {
+async fn ready(State(app): State<App>) -> Response {
     let ready = app.oip.is_ready();
     with_readiness(ready, Json(Ready { ready }))
 }
@@ -126,24 +128,24 @@ fn with_readiness(ready: bool, body: impl IntoResponse) -> Response {
 }
 
 /// `GET /v2`.
-pub(super) async fn server(State(app): State<App>) -> Json<ServerMetadata> {
+async fn server_metadata(State(app): State<App>) -> Json<ServerMetadata> {
     Json(app.oip.server())
 }
 
 /// `GET /v2/models`.
-pub(super) async fn models(State(app): State<App>) -> Json<ModelNames> {
+async fn models(State(app): State<App>) -> Json<ModelNames> {
     let mut models: Vec<String> = app.oip.index(true).into_iter().map(|entry| entry.name).collect();
     models.dedup();
     Json(ModelNames { models })
 }
 
 /// `GET /v2/models/{name}`.
-pub(super) async fn metadata(State(app): State<App>, path: Named<String>) -> Result<Json<ModelMetadata>, V2Problem> {
+async fn metadata_newest(State(app): State<App>, path: Named<String>) -> Result<Json<ModelMetadata>, V2Problem> {
     Ok(Json(app.oip.metadata(one(&path), None)?))
 }
 
 /// `GET /v2/models/{name}/versions/{version}`.
-pub(super) async fn metadata_version(
+async fn metadata_version(
     State(app): State<App>,
     path: Named<(String, String)>,
 ) -> Result<Json<ModelMetadata>, V2Problem> {
@@ -152,15 +154,12 @@ pub(super) async fn metadata_version(
 }
 
 /// `GET /v2/models/{name}/ready`.
-pub(super) async fn model_ready(State(app): State<App>, path: Named<String>) -> Result<Response, V2Problem> {
+async fn model_ready_newest(State(app): State<App>, path: Named<String>) -> Result<Response, V2Problem> {
     readiness(&app.oip, one(&path), None)
 }
 
 /// `GET /v2/models/{name}/versions/{version}/ready`.
-pub(super) async fn model_ready_version(
-    State(app): State<App>,
-    path: Named<(String, String)>,
-) -> Result<Response, V2Problem> {
+async fn model_ready_version(State(app): State<App>, path: Named<(String, String)>) -> Result<Response, V2Problem> {
     let (name, version) = two(&path);
     readiness(&app.oip, name, version)
 }
@@ -177,31 +176,28 @@ fn readiness(oip: &Oip, name: &str, version: Option<&str>) -> Result<Response, V
 }
 
 /// `GET /v2/models/{name}/config`.
-pub(super) async fn config(State(app): State<App>, path: Named<String>) -> Result<Json<ModelConfig>, V2Problem> {
+async fn config_newest(State(app): State<App>, path: Named<String>) -> Result<Json<ModelConfig>, V2Problem> {
     Ok(Json(app.oip.config(one(&path), None)?))
 }
 
 /// `GET /v2/models/{name}/versions/{version}/config`.
-pub(super) async fn config_version(
-    State(app): State<App>,
-    path: Named<(String, String)>,
-) -> Result<Json<ModelConfig>, V2Problem> {
+async fn config_version(State(app): State<App>, path: Named<(String, String)>) -> Result<Json<ModelConfig>, V2Problem> {
     let (name, version) = two(&path);
     Ok(Json(app.oip.config(name, version)?))
 }
 
 /// `GET /v2/models/stats`.
-pub(super) async fn all_statistics(State(app): State<App>) -> Result<Json<Statistics>, V2Problem> {
+async fn all_statistics(State(app): State<App>) -> Result<Json<Statistics>, V2Problem> {
     Ok(Json(Statistics { model_stats: app.oip.statistics(None, None)? }))
 }
 
 /// `GET /v2/models/{name}/stats`.
-pub(super) async fn statistics(State(app): State<App>, path: Named<String>) -> Result<Json<Statistics>, V2Problem> {
+async fn statistics_newest(State(app): State<App>, path: Named<String>) -> Result<Json<Statistics>, V2Problem> {
     Ok(Json(Statistics { model_stats: app.oip.statistics(Some(one(&path)), None)? }))
 }
 
 /// `GET /v2/models/{name}/versions/{version}/stats`.
-pub(super) async fn statistics_version(
+async fn statistics_version(
     State(app): State<App>,
     path: Named<(String, String)>,
 ) -> Result<Json<Statistics>, V2Problem> {
@@ -210,28 +206,20 @@ pub(super) async fn statistics_version(
 }
 
 /// `POST /v2/repository/index`.
-pub(super) async fn index(State(app): State<App>, request: Request) -> Result<Json<Vec<IndexEntry>>, V2Problem> {
+async fn index(State(app): State<App>, request: Request) -> Result<Json<Vec<IndexEntry>>, V2Problem> {
     let IndexRequest { ready } = control_body(&app, request).await?;
     Ok(Json(app.oip.index(ready)))
 }
 
 /// `POST /v2/repository/models/{name}/load`.
-pub(super) async fn load(
-    State(app): State<App>,
-    path: Named<String>,
-    request: Request,
-) -> Result<StatusCode, V2Problem> {
+async fn load(State(app): State<App>, path: Named<String>, request: Request) -> Result<StatusCode, V2Problem> {
     let ControlRequest { parameters } = control_body(&app, request).await?;
     app.oip.load(one(&path), &parameters).await?;
     Ok(StatusCode::OK)
 }
 
 /// `POST /v2/repository/models/{name}/unload`.
-pub(super) async fn unload(
-    State(app): State<App>,
-    path: Named<String>,
-    request: Request,
-) -> Result<StatusCode, V2Problem> {
+async fn unload(State(app): State<App>, path: Named<String>, request: Request) -> Result<StatusCode, V2Problem> {
     let ControlRequest { .. } = control_body(&app, request).await?;
     app.oip.unload(one(&path)).await?;
     Ok(StatusCode::OK)

@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use half::{bf16, f16};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::ser::{SerializeSeq as _, Serializer};
 
@@ -11,7 +12,8 @@ use super::encoding::Encoding;
 use crate::oip::{Datatype, InferResponse, Parameters, Tensor};
 
 /// The JSON of an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "V2InferResponse")]
 pub(in crate::http) struct InferAnswer<'a> {
     model_name: &'a str,
     model_version: &'a str,
@@ -24,7 +26,8 @@ pub(in crate::http) struct InferAnswer<'a> {
 }
 
 /// One output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "V2OutputTensor")]
 pub(in crate::http) struct OutputTensor<'a> {
     name: &'a str,
     datatype: Datatype,
@@ -34,11 +37,12 @@ pub(in crate::http) struct OutputTensor<'a> {
     parameters: Option<BinarySize>,
     /// The values, flat and row-major.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<serde_json::Value>>")]
     data: Option<Data<'a>>,
 }
 
 /// How many bytes of the body are this output.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::http) struct BinarySize {
     binary_data_size: usize,
 }
