@@ -1,0 +1,2 @@
+//! The gRPC wire.
+pub mod proto;
