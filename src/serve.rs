@@ -18,7 +18,8 @@ use tokio::task::JoinHandle;
 use crate::config::{
     BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelSettings, RuntimeSettings, Settings, limits,
 };
-use crate::http::{self, App, Drained, HttpLimits};
+use crate::edge::{self, ConnectionLimits, Drained, Http1, UploadMemory};
+use crate::http::{self, App, HttpLimits};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
 use crate::pipeline::batch;
@@ -115,12 +116,13 @@ impl Server {
         let (metrics, lifecycle, models) = (Metrics::new(), Lifecycle::new(), Models::default());
         let pool = prepare_pool(&settings.image, threads);
         let limits = http_limits(&settings.http);
-        let app = App::new(models.clone(), limits, pool.clone(), lifecycle.phases(), metrics.clone());
+        let uploads = UploadMemory::new(settings.http.upload_memory_max.as_u64());
+        let app = App::new(models.clone(), limits, uploads, pool.clone(), lifecycle.phases(), metrics.clone());
         let grace = *settings.http.drain_grace;
-        let router = http::router(app);
+        let (wire, limits) = (Http1 { router: http::router(app) }, connection_limits(&settings.http));
         let connections = metrics.connections.clone();
         // Joined by `drain`.
-        let edge = tokio::spawn(http::serve(listener, router, limits, lifecycle.phases(), connections, grace));
+        let edge = tokio::spawn(edge::serve(listener, wire, limits, lifecycle.phases(), connections, grace));
         Ok(Self { address, models, lifecycle, pool, metrics, settings: settings.clone(), edge })
     }
 
@@ -310,16 +312,20 @@ fn prepare_pool(image: &ImageSettings, threads: usize) -> PreparePool {
     PreparePool::new(threads, Arc::new(MemoryBudget::new(image.decode_memory_max.as_u64())), options)
 }
 
+fn connection_limits(http: &HttpSettings) -> ConnectionLimits {
+    ConnectionLimits {
+        connections_max: http.connections_max,
+        header_bytes_max: limits::HEADER_BYTES_MAX,
+        header_timeout: *http.header_timeout,
+        write_timeout: *http.write_timeout,
+    }
+}
+
 fn http_limits(http: &HttpSettings) -> HttpLimits {
     HttpLimits {
         body_bytes_max: http.body_bytes_max.as_u64(),
-        upload_memory_max: http.upload_memory_max.as_u64(),
-        header_bytes_max: limits::HEADER_BYTES_MAX,
         request_images_max: http.request_images_max,
-        connections_max: http.connections_max,
-        header_timeout: *http.header_timeout,
         body_timeout: *http.body_timeout,
-        write_timeout: *http.write_timeout,
         request_timeout: *http.request_timeout,
     }
 }

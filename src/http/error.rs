@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::middleware::Report;
+use crate::edge::UploadsFull;
 use crate::models::NotServed;
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
@@ -229,6 +230,12 @@ impl From<ClassifyError> for Problem {
                 Self::new(kind, "the model failed on this image; the server's log says why").because(&error)
             }
         }
+    }
+}
+
+impl From<UploadsFull> for Problem {
+    fn from(error: UploadsFull) -> Self {
+        Self::overloaded(error.to_string())
     }
 }
 

@@ -1,11 +1,10 @@
-//! The HTTP edge: connections, uploads, routes, errors. It decides nothing about images or models.
+//! The HTTP edge: uploads, routes, errors. It decides nothing about images or models.
 
 mod error;
 mod fallback;
 mod forms;
 mod health;
 mod limits;
-mod listener;
 mod middleware;
 mod native;
 mod upload;
@@ -17,14 +16,12 @@ use axum::routing::{get, post};
 
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
-pub use listener::{Drained, serve};
 
+use crate::edge::{OverloadLog, UploadMemory};
 use crate::models::Models;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
-use middleware::OverloadLog;
-use upload::UploadMemory;
 
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,8 +39,14 @@ impl App {
     /// An edge for these models. While there are none it answers liveness and metrics, and everything else with
     /// `not_ready`.
     #[must_use]
-    pub fn new(models: Models, limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
-        let uploads = UploadMemory::new(limits.upload_memory_max);
+    pub fn new(
+        models: Models,
+        limits: HttpLimits,
+        uploads: UploadMemory,
+        pool: PreparePool,
+        phases: Phases,
+        metrics: Metrics,
+    ) -> Self {
         Self { models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 }

@@ -7,12 +7,17 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("cli", &["config", "graph", "machine", "pipeline", "runtime", "serve", "shutdown", "telemetry", "tune", "zoo"]),
     ("tune", &["machine", "models", "pipeline", "zoo"]),
-    ("serve", &["config", "http", "machine", "models", "pipeline", "runtime", "shutdown", "telemetry", "zoo"]),
+    (
+        "serve",
+        &["config", "edge", "grpc", "http", "machine", "models", "pipeline", "runtime", "shutdown", "telemetry", "zoo"],
+    ),
     ("config", &["pipeline", "zoo"]),
-    ("http", &["graph", "models", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("http", &["edge", "graph", "models", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("grpc", &["edge", "models", "pipeline", "shutdown", "telemetry"]),
+    ("edge", &["shutdown"]),
     ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),
     ("pipeline", &["graph", "telemetry"]),
