@@ -11,6 +11,8 @@ pub mod tune;
 pub mod edge;
 pub mod grpc;
 pub mod http;
+pub mod oip;
+
 pub mod models;
 pub mod pipeline;
 
@@ -18,5 +20,6 @@ pub mod graph;
 pub mod runtime;
 pub mod zoo;
 
+pub mod apis;
 pub mod machine;
 pub mod telemetry;

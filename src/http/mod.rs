@@ -17,8 +17,10 @@ use axum::routing::{get, post};
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 
+use crate::apis::Apis;
 use crate::edge::{OverloadLog, UploadMemory};
 use crate::models::Models;
+use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
@@ -26,6 +28,8 @@ use crate::telemetry::Metrics;
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
+    apis: Apis,
+    oip: Oip,
     models: Models,
     pool: PreparePool,
     phases: Phases,
@@ -40,6 +44,8 @@ impl App {
     /// `not_ready`.
     #[must_use]
     pub fn new(
+        apis: Apis,
+        oip: Oip,
         models: Models,
         limits: HttpLimits,
         uploads: UploadMemory,
@@ -47,7 +53,7 @@ impl App {
         phases: Phases,
         metrics: Metrics,
     ) -> Self {
-        Self { models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 }
 

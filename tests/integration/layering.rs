@@ -7,16 +7,31 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("cli", &["config", "graph", "machine", "pipeline", "runtime", "serve", "shutdown", "telemetry", "tune", "zoo"]),
     ("tune", &["machine", "models", "pipeline", "zoo"]),
     (
         "serve",
-        &["config", "edge", "grpc", "http", "machine", "models", "pipeline", "runtime", "shutdown", "telemetry", "zoo"],
+        &[
+            "apis",
+            "config",
+            "edge",
+            "grpc",
+            "http",
+            "machine",
+            "models",
+            "oip",
+            "pipeline",
+            "runtime",
+            "shutdown",
+            "telemetry",
+            "zoo",
+        ],
     ),
-    ("config", &["pipeline", "zoo"]),
-    ("http", &["edge", "graph", "models", "pipeline", "shutdown", "telemetry", "zoo"]),
-    ("grpc", &["edge", "models", "pipeline", "shutdown", "telemetry"]),
+    ("config", &["apis", "pipeline", "zoo"]),
+    ("oip", &["models", "pipeline", "shutdown", "telemetry"]),
+    ("http", &["apis", "edge", "graph", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("grpc", &["edge", "oip", "pipeline", "shutdown", "telemetry"]),
     ("edge", &["shutdown"]),
     ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),
@@ -24,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("graph", &[]),
     ("runtime", &[]),
     ("shutdown", &[]),
+    ("apis", &[]),
     ("machine", &[]),
     ("telemetry", &[]),
 ];
