@@ -19,7 +19,7 @@ use crate::config::{
     BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, ModelSettings, RuntimeSettings, Settings,
     limits,
 };
-use crate::edge::{self, ConnectionLimits, Drained, Http1, UploadMemory};
+use crate::edge::{self, ConnectionLimits, Drained, Http1, Shared, UploadMemory};
 use crate::http::{self, App, HttpLimits};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
@@ -130,8 +130,8 @@ impl Server {
         let oip = Oip::new(models.clone(), lifecycle.phases(), pool.clone(), oip_limits);
         let apis = settings.http.apis.clone();
         let uploads = UploadMemory::new(settings.http.upload_memory_max.as_u64());
-        let app =
-            App::new(apis, oip, models.clone(), limits, uploads, pool.clone(), lifecycle.phases(), metrics.clone());
+        let shared = Shared { uploads, phases: lifecycle.phases(), metrics: metrics.clone() };
+        let app = App::new(apis, oip, models.clone(), limits, pool.clone(), shared);
         let grace = *settings.http.drain_grace;
         let (wire, limits) = (Http1 { router: http::router(app) }, connection_limits(&settings.http));
         let connections = metrics.connections.clone();

@@ -16,3 +16,17 @@ pub use limits::ConnectionLimits;
 pub use listener::{Drained, Wire, serve};
 pub use memory::{UploadMemory, UploadShare, UploadsFull};
 pub(crate) use requests::{OverloadLog, REQUEST_ID, request_id};
+
+use crate::shutdown::Phases;
+use crate::telemetry::Metrics;
+
+/// What the wires of one server share. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The memory of what clients send.
+    pub uploads: UploadMemory,
+    /// Where the server is in its life.
+    pub phases: Phases,
+    /// What is counted.
+    pub metrics: Metrics,
+}

@@ -18,7 +18,7 @@ pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 
 use crate::apis::Apis;
-use crate::edge::{OverloadLog, UploadMemory};
+use crate::edge::{OverloadLog, Shared, UploadMemory};
 use crate::models::Models;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
@@ -43,16 +43,8 @@ impl App {
     /// An edge for these models. While there are none it answers liveness and metrics, and everything else with
     /// `not_ready`.
     #[must_use]
-    pub fn new(
-        apis: Apis,
-        oip: Oip,
-        models: Models,
-        limits: HttpLimits,
-        uploads: UploadMemory,
-        pool: PreparePool,
-        phases: Phases,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(apis: Apis, oip: Oip, models: Models, limits: HttpLimits, pool: PreparePool, shared: Shared) -> Self {
+        let Shared { uploads, phases, metrics } = shared;
         Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 }

@@ -32,7 +32,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("oip", &["models", "pipeline", "shutdown", "telemetry"]),
     ("http", &["apis", "edge", "graph", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
     ("grpc", &["edge", "oip", "pipeline", "shutdown", "telemetry"]),
-    ("edge", &["shutdown"]),
+    ("edge", &["shutdown", "telemetry"]),
     ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),
     ("pipeline", &["graph", "telemetry"]),
