@@ -3,6 +3,7 @@
 //! settings -> listener -> models -> runtime library -> engines -> ready -> signal -> drain. The listener comes first, so
 //! that a port in use is noticed before anything is loaded and probes can tell a starting server from a dead one.
 
+mod ports;
 mod ready;
 mod story;
 
@@ -12,15 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 use crate::config::{
     BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, ModelSettings, RuntimeSettings, Settings,
-    limits,
 };
-use crate::edge::{self, ConnectionLimits, Drained, Http1, Shared, UploadMemory};
-use crate::http::{self, App, HttpLimits};
+use crate::edge::{Drained, Shared, UploadMemory};
+use crate::grpc::Grpc;
+use crate::http::{App, HttpLimits};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
 use crate::oip::{Oip, OipLimits};
@@ -33,6 +32,7 @@ use crate::runtime::Search;
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
 use crate::telemetry::Metrics;
 use crate::zoo::{self, Choices, Opened, Wanted};
+use ports::{Ports, Served, grpc_limits};
 use ready::{Ready, ready_runtime};
 use story::Story;
 
@@ -94,13 +94,12 @@ async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Resu
 /// A listening server. Tests run several in one process.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
     models: Models,
     lifecycle: Lifecycle,
     pool: PreparePool,
     metrics: Metrics,
     settings: Settings,
-    edge: JoinHandle<Drained>,
+    ports: Served,
 }
 
 impl Server {
@@ -109,11 +108,7 @@ impl Server {
     /// # Errors
     /// If the address cannot be bound.
     pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
-        let HttpSettings { host, http_port, .. } = &settings.http;
-        let listener = TcpListener::bind((host.as_str(), *http_port)).await.with_context(|| {
-            format!("listen on {host} port {http_port}; choose another with --host and --http-port")
-        })?;
-        let address = listener.local_addr().context("read the listener's address")?;
+        let ports = Ports::bind(settings).await?;
         let threads = decode_threads(&settings.batch, machine::cores());
         let (metrics, lifecycle, models) = (Metrics::new(), Lifecycle::new(), Models::default());
         let pool = prepare_pool(&settings.image, threads);
@@ -122,22 +117,18 @@ impl Server {
             request_images_max: limits.request_images_max,
             request_timeout: limits.request_timeout,
             model_control: match settings.models.model_control {
-                ModelControl::Auto => address.ip().is_loopback(),
+                ModelControl::Auto => ports.http().ip().is_loopback(),
                 ModelControl::On => true,
                 ModelControl::Off => false,
             },
         };
         let oip = Oip::new(models.clone(), lifecycle.phases(), pool.clone(), oip_limits);
-        let apis = settings.http.apis.clone();
         let uploads = UploadMemory::new(settings.http.upload_memory_max.as_u64());
         let shared = Shared { uploads, phases: lifecycle.phases(), metrics: metrics.clone() };
-        let app = App::new(apis, oip, models.clone(), limits, pool.clone(), shared);
-        let grace = *settings.http.drain_grace;
-        let (wire, limits) = (Http1 { router: http::router(app) }, connection_limits(&settings.http));
-        let connections = metrics.connections.clone();
-        // Joined by `drain`.
-        let edge = tokio::spawn(edge::serve(listener, wire, limits, lifecycle.phases(), connections, grace));
-        Ok(Self { address, models, lifecycle, pool, metrics, settings: settings.clone(), edge })
+        let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone());
+        let app = App::new(settings.http.apis.clone(), oip, models.clone(), limits, pool.clone(), shared.clone());
+        let ports = ports.serve(settings, app, grpc, &shared);
+        Ok(Self { models, lifecycle, pool, metrics, settings: settings.clone(), ports })
     }
 
     /// Opens the models, finds the runtime library, loads and warms the models, turns readiness on and logs what was
@@ -160,7 +151,7 @@ impl Server {
         };
         let ready = tokio::task::spawn_blocking(load).await.context("load the models")??;
         self.lifecycle.advance(Phase::Ready);
-        let story = Story::new(self.address, &self.models.ready(), &ready.found, started.elapsed());
+        let story = Story::new(&self.ports, &self.models.ready(), &ready.found, started.elapsed());
         story.log(self.settings.log.log_format);
         if let Some(advice) = ready.advice {
             tracing::info!("{advice}");
@@ -211,10 +202,16 @@ impl Server {
         &self.models
     }
 
-    /// Where the server listens.
+    /// Where the server listens for HTTP.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.ports.http
+    }
+
+    /// Where it listens for gRPC, if it speaks that.
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.ports.grpc
     }
 
     /// Turns readiness off, keeps serving for the drain delay, then refuses new requests and finishes those in flight
@@ -225,8 +222,7 @@ impl Server {
             tokio::time::sleep(*self.settings.http.drain_delay).await;
         }
         self.lifecycle.advance(Phase::Draining);
-        // The accept loop neither panics nor is aborted.
-        let drained = self.edge.await.unwrap_or(Drained::GraceOver);
+        let drained = self.ports.drained().await;
         // With the last handles the engines go, which joins their workers: a batch of callers that left may still run.
         let models = self.models;
         let stopped = tokio::task::spawn_blocking(move || models.stop());
@@ -324,15 +320,6 @@ fn prepare_pool(image: &ImageSettings, threads: usize) -> PreparePool {
         },
     };
     PreparePool::new(threads, Arc::new(MemoryBudget::new(image.decode_memory_max.as_u64())), options)
-}
-
-fn connection_limits(http: &HttpSettings) -> ConnectionLimits {
-    ConnectionLimits {
-        connections_max: http.connections_max,
-        header_bytes_max: limits::HEADER_BYTES_MAX,
-        header_timeout: *http.header_timeout,
-        write_timeout: *http.write_timeout,
-    }
 }
 
 fn http_limits(http: &HttpSettings) -> HttpLimits {
