@@ -8,9 +8,9 @@ use bytes::BytesMut;
 
 use super::document::{self, Document, Input};
 use super::encoding::Encoding;
+use crate::edge::UploadShare;
 use crate::http::error::{Problem, ProblemKind};
 use crate::http::forms;
-use crate::http::upload::UploadShare;
 use crate::oip::{Datatype, Face, InferRequest, OipError, Parameter, Parameters, Tensor, WantedOutput, tensor};
 
 /// The bytes of JSON before the tensors, told beside the body.
