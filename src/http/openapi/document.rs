@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::operation::{Answer, Operation, Parameter, Place};
 use super::schemas::{Schemas, Way};
@@ -34,6 +35,7 @@ const PATH_PARTS: [(&str, &str); 2] = [
 #[derive(Debug)]
 pub(in crate::http) struct Document {
     json: Bytes,
+    etag: HeaderValue,
     index: BTreeMap<String, &'static str>,
 }
 
@@ -62,7 +64,7 @@ impl Document {
                 "title": "Residual",
                 "version": env!("CARGO_PKG_VERSION"),
                 "summary": env!("CARGO_PKG_DESCRIPTION"),
-                "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
+                "license": { "name": env!("CARGO_PKG_LICENSE") },
             },
             "servers": [{ "url": "/" }],
             "tags": tags,
@@ -76,12 +78,20 @@ impl Document {
                 (format!("{} {path}", route.method), route.operation.summary)
             })
             .collect();
-        Self { json: document.to_string().into(), index }
+        let json = Bytes::from(document.to_string());
+        let etag: String = Sha256::digest(&json).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let etag = HeaderValue::try_from(format!("\"{etag}\"")).expect("hex digits are printable");
+        Self { json, etag, index }
     }
 
     /// The document's text.
     pub(in crate::http) fn json(&self) -> Bytes {
         self.json.clone()
+    }
+
+    /// Tells one document from another.
+    pub(in crate::http) fn etag(&self) -> &HeaderValue {
+        &self.etag
     }
 
     /// Each route with a line about it.

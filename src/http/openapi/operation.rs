@@ -155,6 +155,11 @@ impl Operation {
         self.answer(StatusCode::OK.as_u16(), description, None)
     }
 
+    /// Instead of success: the client's copy is still right.
+    pub(in crate::http) fn not_modified(self) -> Self {
+        self.answer(StatusCode::NOT_MODIFIED.as_u16(), "The copy that `If-None-Match` names is still right", None)
+    }
+
     /// A header of the answer of success, which comes before: its name, and what it says.
     pub(in crate::http) fn ok_header(mut self, name: &'static str, description: &'static str) -> Self {
         self.answers.entry(StatusCode::OK.as_u16()).or_default().headers.push((name, description));
@@ -164,14 +169,14 @@ impl Operation {
     /// Problems of the native API, by kind.
     pub(in crate::http) fn problems(mut self, kinds: &[ProblemKind]) -> Self {
         for kind in kinds {
-            let code = format!("`{}`", kind.code());
+            let line = format!("- `{}`: {}", kind.code(), kind.title());
             let answer = self.answers.entry(kind.status().as_u16()).or_default();
             if answer.contents.is_empty() {
                 answer.contents.push(("application/problem+json", of::<ProblemBody>()));
             }
-            if !answer.description.contains(&code) {
-                let comma = if answer.description.is_empty() { "" } else { ", " };
-                answer.description += &format!("{comma}{code}: {}", kind.title());
+            if !answer.description.lines().any(|known| known == line) {
+                let end = if answer.description.is_empty() { "" } else { "\n" };
+                answer.description += &format!("{end}{line}");
             }
         }
         self
