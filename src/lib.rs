@@ -9,6 +9,8 @@ pub mod shutdown;
 pub mod tune;
 
 pub mod http;
+pub mod oip;
+
 pub mod models;
 pub mod pipeline;
 
@@ -16,5 +18,6 @@ pub mod graph;
 pub mod runtime;
 pub mod zoo;
 
+pub mod apis;
 pub mod machine;
 pub mod telemetry;

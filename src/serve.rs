@@ -16,11 +16,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::config::{
-    BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelSettings, RuntimeSettings, Settings, limits,
+    BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, ModelSettings, RuntimeSettings, Settings,
+    limits,
 };
 use crate::http::{self, App, Drained, HttpLimits};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
+use crate::oip::{Oip, OipLimits};
 use crate::pipeline::batch;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
@@ -115,7 +117,18 @@ impl Server {
         let (metrics, lifecycle, models) = (Metrics::new(), Lifecycle::new(), Models::default());
         let pool = prepare_pool(&settings.image, threads);
         let limits = http_limits(&settings.http);
-        let app = App::new(models.clone(), limits, pool.clone(), lifecycle.phases(), metrics.clone());
+        let oip_limits = OipLimits {
+            request_images_max: limits.request_images_max,
+            request_timeout: limits.request_timeout,
+            model_control: match settings.models.model_control {
+                ModelControl::Auto => address.ip().is_loopback(),
+                ModelControl::On => true,
+                ModelControl::Off => false,
+            },
+        };
+        let oip = Oip::new(models.clone(), lifecycle.phases(), pool.clone(), oip_limits);
+        let apis = settings.http.apis.clone();
+        let app = App::new(apis, oip, models.clone(), limits, pool.clone(), lifecycle.phases(), metrics.clone());
         let grace = *settings.http.drain_grace;
         let router = http::router(app);
         let connections = metrics.connections.clone();

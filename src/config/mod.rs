@@ -14,6 +14,7 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValuePars
 use clap::{Args, Command, FromArgMatches as _, ValueEnum};
 use humantime::Duration as Time;
 
+use crate::apis::Apis;
 use crate::pipeline::decode::ScaledDecode;
 use crate::pipeline::infer::{CudnnSearch, PrecisionChoice, ProviderChoice};
 use crate::zoo::{PresetChoice, Wanted};
@@ -73,6 +74,12 @@ pub struct HttpSettings {
     #[arg(long, env = "RESIDUAL_CONNECTIONS_MAX", value_name = "N", default_value_t = limits::CONNECTIONS_MAX, value_parser = count(1, 1_000_000))]
     pub connections_max: usize,
 
+    /// What is spoken beside the native API. v2: Open Inference Protocol over HTTP. grpc: the same over gRPC, on --grpc-port.
+    /// huggingface, kserve (v1, TensorFlow Serving), sagemaker, vertex, torchserve: the routes of these. What is not listed
+    /// has no routes; none leaves the native API alone.
+    #[arg(long, env = "RESIDUAL_APIS", value_name = "LIST", default_value = Apis::all().to_string())]
+    pub apis: Apis,
+
     /// Time for a client to send the head of a request, and how long an idle connection is kept.
     #[arg(long, env = "RESIDUAL_HEADER_TIMEOUT", value_name = "TIME", default_value_t = limits::HEADER_TIMEOUT.into(), value_parser = positive_duration)]
     pub header_timeout: Time,
@@ -119,6 +126,10 @@ pub struct ModelSettings {
     /// may be repeated. docs/RECIPES.md lists them.
     #[arg(long, env = "RESIDUAL_PRESET", value_name = "[MODEL=]PRESET")]
     pub preset: Vec<PresetChoice>,
+
+    /// Whether clients may load and unload models over the APIs that can. auto: only where --host is this machine alone.
+    #[arg(long, env = "RESIDUAL_MODEL_CONTROL", value_name = "MODE", default_value = "auto")]
+    pub model_control: ModelControl,
 
     /// Look for new, changed and removed models this often and swap them in. 0s looks only on SIGHUP.
     #[arg(long, env = "RESIDUAL_WATCH", value_name = "TIME", num_args = 0..=1, default_value_t = limits::WATCH_OFF.into(), default_missing_value = limits::WATCH_INTERVAL, require_equals = true, value_parser = duration)]
@@ -217,6 +228,17 @@ pub struct ImageSettings {
     /// differ from the exact ones by a few of 255 levels. `off` decodes every pixel.
     #[arg(long, env = "RESIDUAL_SCALED_DECODE", value_name = "MODE", default_value = "auto")]
     pub scaled_decode: ScaledDecodeSetting,
+}
+
+/// The setting `--model-control`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelControl {
+    /// Where only this machine can connect.
+    Auto,
+    /// Everybody who can connect may.
+    On,
+    /// Nobody may.
+    Off,
 }
 
 /// The setting `--scaled-decode`.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::middleware::Report;
 use crate::models::NotServed;
+use crate::oip::{ErrorKind, OipError};
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -40,6 +41,8 @@ pub enum ProblemKind {
     NotReady,
     /// The pipeline's own kinds.
     Failed(Failure),
+    /// Those of the Open Inference Protocol, with their code.
+    Oip(ErrorKind, &'static str),
 }
 
 impl ProblemKind {
@@ -73,6 +76,10 @@ impl ProblemKind {
                 let (status, title) = Self::failed(failure);
                 (status, failure.code(), title)
             }
+            Self::Oip(kind, code) => {
+                let (status, title) = Self::oip(kind);
+                (status, code, title)
+            }
         }
     }
 
@@ -89,6 +96,21 @@ impl ProblemKind {
             Failure::ShuttingDown => (S::SERVICE_UNAVAILABLE, "The server is shutting down"),
             Failure::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
             Failure::InferenceFailed => (S::INTERNAL_SERVER_ERROR, "The model could not compute an answer"),
+        }
+    }
+
+    fn oip(kind: ErrorKind) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match kind {
+            ErrorKind::InvalidArgument => (S::BAD_REQUEST, "The request is not understood"),
+            ErrorKind::TooLarge => (S::PAYLOAD_TOO_LARGE, "The request is too large"),
+            ErrorKind::NotFound => (S::NOT_FOUND, "No such thing"),
+            ErrorKind::Forbidden => (S::FORBIDDEN, "Clients may not do this here"),
+            ErrorKind::Unsupported => (S::BAD_REQUEST, "This use of the call is not offered"),
+            ErrorKind::LoadFailed => (S::BAD_REQUEST, "The model could not be loaded"),
+            ErrorKind::Unavailable => (S::SERVICE_UNAVAILABLE, "The server cannot answer now"),
+            ErrorKind::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
+            ErrorKind::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
         }
     }
 
@@ -112,7 +134,10 @@ impl ProblemKind {
     fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::NotReady | Self::ModelUnavailable | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+            Self::NotReady
+                | Self::ModelUnavailable
+                | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+                | Self::Oip(ErrorKind::Unavailable, _)
         )
     }
 }
@@ -223,6 +248,21 @@ impl Problem {
     }
 }
 
+/// An error of the Open Inference Protocol, and of all APIs that say no more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct V2Error {
+    /// What was found, what is allowed, what to do.
+    error: String,
+}
+
+impl Problem {
+    /// The answer of such an API.
+    pub(super) fn into_v2(self) -> Response {
+        let body = V2Error { error: self.detail.clone() };
+        self.into_response_with(body)
+    }
+}
+
 fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
     let report = Report { outcome: kind.code(), cause, ..Report::default() };
     let mut response = (kind.status(), Json(body)).into_response();
@@ -230,7 +270,7 @@ fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>,
     if kind.is_retryable() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     }
-    if kind == ProblemKind::Failed(Failure::ShuttingDown) {
+    if kind.code() == Failure::ShuttingDown.code() {
         // The client's next request should go elsewhere.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -239,6 +279,13 @@ fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>,
     }
     response.extensions_mut().insert(report);
     response
+}
+
+impl From<OipError> for Problem {
+    fn from(error: OipError) -> Self {
+        let OipError { kind, code, message, cause } = error;
+        Self { cause, ..Self::new(ProblemKind::Oip(kind, code), message) }
+    }
 }
 
 impl From<ClassifyError> for Problem {

@@ -8,11 +8,9 @@ mod limits;
 mod listener;
 mod middleware;
 mod native;
-#[cfg_attr(not(test), expect(dead_code, reason = "routes of other APIs will need the rest"))]
+mod oip;
 mod openapi;
-#[cfg_attr(not(test), expect(dead_code, reason = "routes of other APIs will need the rest"))]
 mod routes;
-#[cfg_attr(not(test), expect(dead_code, reason = "routes of other APIs will need the rest"))]
 mod template;
 mod upload;
 
@@ -24,7 +22,9 @@ pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 pub use listener::{Drained, serve};
 
+use crate::apis::{Api, Apis};
 use crate::models::Models;
+use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
@@ -35,6 +35,8 @@ use upload::UploadMemory;
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct App {
+    apis: Apis,
+    oip: Oip,
     models: Models,
     pool: PreparePool,
     phases: Phases,
@@ -48,9 +50,17 @@ impl App {
     /// An edge for these models. While there are none it answers liveness and metrics, and everything else with
     /// `not_ready`.
     #[must_use]
-    pub fn new(models: Models, limits: HttpLimits, pool: PreparePool, phases: Phases, metrics: Metrics) -> Self {
+    pub fn new(
+        apis: Apis,
+        oip: Oip,
+        models: Models,
+        limits: HttpLimits,
+        pool: PreparePool,
+        phases: Phases,
+        metrics: Metrics,
+    ) -> Self {
         let uploads = UploadMemory::new(limits.upload_memory_max);
-        Self { models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
     }
 
     /// An edge without models.
@@ -70,11 +80,25 @@ impl App {
         };
         let memory = Arc::new(crate::pipeline::decode::budget::MemoryBudget::new(1 << 20));
         let pool = PreparePool::new(1, memory, crate::pipeline::decode::DecodeOptions::default());
-        Self::new(Models::default(), limits, pool, crate::shutdown::Lifecycle::new().phases(), Metrics::new())
+        let (models, phases) = (Models::default(), crate::shutdown::Lifecycle::new().phases());
+        let oip_limits = crate::oip::OipLimits {
+            request_images_max: 2,
+            request_timeout: Duration::from_secs(1),
+            model_control: true,
+        };
+        let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
+        Self::new(Apis::all(), oip, models, limits, pool, phases, Metrics::new())
     }
 }
 
 /// Every route. Each API lists its own on one screen.
 pub fn router(app: App) -> Router {
-    Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes()).finish(app)
+    let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
+    let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
+    for (api, more) in others {
+        if app.apis.has(api) {
+            routes = routes.merge(more());
+        }
+    }
+    routes.finish(app)
 }

@@ -56,7 +56,8 @@ impl UploadMemory {
 }
 
 impl UploadShare {
-    fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
+    /// Takes so many bytes more.
+    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
         let memory = &self.memory;
         let fits = |held: u64| held.checked_add(bytes).filter(|&sum| sum <= memory.max);
         memory.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| {
@@ -102,13 +103,7 @@ pub(super) async fn receive(
         ));
     }
     let form = Form::of(request.headers());
-    let refusal = Refusal::of(request.headers());
-    let mut share = memory.share();
-    let read = read_body(request.into_body(), limits.body_bytes_max, &mut share, refusal);
-    let bytes = tokio::time::timeout(limits.body_timeout, read).await.map_err(|_| {
-        Problem::new(ProblemKind::BodyTimeout, format!("the body did not arrive within {:?}", limits.body_timeout))
-    })??;
-    let deadline = Instant::now() + limits.request_timeout;
+    let Whole { bytes, mut share, deadline } = whole(request, limits, memory).await?;
     if bytes.is_empty() {
         return Err(Problem::new(
             ProblemKind::EmptyBody,
@@ -134,6 +129,28 @@ pub(super) async fn receive(
     .await?;
     let (upload, share) = answer.await.map_err(|_| ClassifyError::Lost)?;
     Ok(Received { upload: upload?, share, deadline })
+}
+
+/// One body, as it came.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Must live as long as they do.
+    pub share: UploadShare,
+    /// When the answer is too late, counted from the end of the body.
+    pub deadline: Instant,
+}
+
+/// Reads the whole body of `request`, whatever it holds.
+pub(super) async fn whole(request: Request, limits: &HttpLimits, memory: &UploadMemory) -> Result<Whole, Problem> {
+    let refusal = Refusal::of(request.headers());
+    let mut share = memory.share();
+    let read = read_body(request.into_body(), limits.body_bytes_max, &mut share, refusal);
+    let bytes = tokio::time::timeout(limits.body_timeout, read).await.map_err(|_| {
+        Problem::new(ProblemKind::BodyTimeout, format!("the body did not arrive within {:?}", limits.body_timeout))
+    })??;
+    Ok(Whole { bytes, share, deadline: Instant::now() + limits.request_timeout })
 }
 
 /// The content encoding, if there is one. Images are compressed already, and a body that grows when it is unpacked would

@@ -115,7 +115,7 @@ async fn answer(app: &App, engine: &Engine, request: Request, top_k: usize) -> R
     // The share is held to the end: the images live as long.
     let Received { upload, share: _share, deadline } =
         upload::receive(request, &app.limits, &app.uploads, &app.pool).await?;
-    let ask = Ask { top_k, deadline };
+    let ask = Ask::new(top_k, deadline);
     let spec = engine.spec();
     match upload {
         Upload::One(image) => {

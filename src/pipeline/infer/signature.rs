@@ -73,6 +73,43 @@ pub struct Reading {
     pub background: bool,
 }
 
+/// What a client may want done to the values of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// Probabilities that sum to 1.
+    Softmax,
+    /// A probability for each class by itself.
+    Sigmoid,
+    /// Nothing: the values as the graph returns them.
+    None,
+}
+
+impl Reading {
+    /// The values of `row` that stand for classes.
+    #[must_use]
+    pub fn classes(self, row: &[f32]) -> &[f32] {
+        &row[usize::from(self.background)..]
+    }
+
+    /// The same row with `activation` applied; none where the graph has applied another one, which nothing undoes.
+    #[must_use]
+    pub fn with(self, activation: Activation) -> Option<Self> {
+        use Scores as S;
+        let scores = match (activation, self.scores) {
+            (Activation::Softmax, S::Logits | S::MultiLabelLogits) => S::Logits,
+            (Activation::Softmax, S::Probabilities | S::LogProbabilities) => self.scores,
+            (Activation::Sigmoid, S::Logits | S::MultiLabelLogits) => S::MultiLabelLogits,
+            (Activation::Sigmoid, S::MultiLabelProbabilities) => S::MultiLabelProbabilities,
+            (Activation::Softmax, S::MultiLabelProbabilities)
+            | (Activation::Sigmoid, S::Probabilities | S::LogProbabilities) => return None,
+            // Such values are shown as they are.
+            (Activation::None, _) => S::MultiLabelProbabilities,
+        };
+        Some(Self { scores, ..self })
+    }
+}
+
 /// Order of the dimensions of an image batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
