@@ -92,13 +92,18 @@ impl App {
 }
 
 /// Every route. Each API lists its own on one screen.
-pub fn router(app: App) -> Router {
+fn routes(apis: &Apis) -> Routes {
     let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
     let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
     for (api, more) in others {
-        if app.apis.has(api) {
+        if apis.has(api) {
             routes = routes.merge(more());
         }
     }
-    routes.finish(app)
+    routes
+}
+
+/// The router of all of them.
+pub fn router(app: App) -> Router {
+    routes(&app.apis).finish(app)
 }

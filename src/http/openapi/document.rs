@@ -174,3 +174,6 @@ fn answered(status: u16, answer: &Answer, schemas: &mut Schemas) -> Value {
     }
     described
 }
+
+#[cfg(test)]
+mod tests;
