@@ -92,11 +92,11 @@ impl App {
 }
 
 /// Every route. Each API lists its own on one screen.
-fn routes(apis: &Apis) -> Routes {
+fn routes(app: &App) -> Routes {
     let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
     let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
     for (api, more) in others {
-        if apis.has(api) {
+        if app.apis.has(api) {
             routes = routes.merge(more());
         }
     }
@@ -105,5 +105,5 @@ fn routes(apis: &Apis) -> Routes {
 
 /// The router of all of them.
 pub fn router(app: App) -> Router {
-    routes(&app.apis).finish(app)
+    routes(&app).finish(app)
 }

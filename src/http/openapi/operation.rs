@@ -43,6 +43,10 @@ pub(super) enum Place {
 pub(super) enum Content {
     /// A value of a type.
     Of(SchemaOf),
+    /// Any text, but none.
+    Name,
+    /// One of these.
+    OneOf(&'static [&'static str]),
     /// Bytes that mean something to whoever reads them.
     Bytes,
     /// Files of a form, each in a part of this name.
@@ -93,7 +97,17 @@ impl Operation {
 
     /// Describes `{name}` of the path. `name` and `version` of a model need none.
     pub(in crate::http) fn path(self, name: &'static str, description: &'static str) -> Self {
-        self.parameter(name, Place::Path, description, of::<String>())
+        self.parameter(name, Place::Path, description, Content::Name)
+    }
+
+    /// Describes `{name}` of the path, which is one of a few.
+    pub(in crate::http) fn path_one_of(
+        self,
+        name: &'static str,
+        description: &'static str,
+        names: &'static [&'static str],
+    ) -> Self {
+        self.parameter(name, Place::Path, description, Content::OneOf(names))
     }
 
     /// A parameter of the query; none has to be given.

@@ -43,6 +43,7 @@ const FILES: [File; 4] = [
     File { name: "swagger-ui-bundle.js", media_type: JAVASCRIPT, content: FileContent::Packed(SCRIPT, &SCRIPT_BYTES) },
     File { name: "swagger-ui.css", media_type: CSS, content: FileContent::Packed(STYLE, &STYLE_BYTES) },
 ];
+const FILE_NAMES: [&str; 4] = [FILES[0].name, FILES[1].name, FILES[2].name, FILES[3].name];
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
@@ -67,7 +68,7 @@ pub(in crate::http) fn routes() -> Routes {
             "/docs/{file}",
             file,
             shown("docsFile", "A file of that page")
-                .path("file", "Its name, as the page refers to it.")
+                .path_one_of("file", "Its name.", &FILE_NAMES)
                 .ok_bytes("text/javascript", "A script or a style sheet")
                 .ok_bytes("text/css", "A script or a style sheet")
                 .not_modified()

@@ -46,6 +46,8 @@ impl Schemas {
         match (content, way) {
             (Content::Of(schema), Way::Read) => schema(&mut self.read).to_value(),
             (Content::Of(schema), Way::Written) => schema(&mut self.written).to_value(),
+            (Content::Name, _) => json!({ "type": "string", "minLength": 1 }),
+            (Content::OneOf(names), _) => json!({ "type": "string", "enum": names }),
             (Content::Bytes, _) => bytes,
             (Content::Files(part), _) => json!({
                 "type": "object",
