@@ -77,7 +77,7 @@ impl App {
 }
 
 /// Every route. Each API lists its own on one screen.
-pub fn router(app: App) -> Router {
+fn routes(app: &App) -> Routes {
     let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
     let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
     for (api, more) in others {
@@ -85,5 +85,10 @@ pub fn router(app: App) -> Router {
             routes = routes.merge(more());
         }
     }
-    routes.finish(app)
+    routes
+}
+
+/// The router of all of them.
+pub fn router(app: App) -> Router {
+    routes(&app).finish(app)
 }

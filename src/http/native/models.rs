@@ -23,7 +23,9 @@ use crate::zoo::Version;
 
 /// The models that are served.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelList")]
 pub(super) struct Listed {
+    /// Every version of every model.
     models: Vec<ListedModel>,
 }
 
@@ -45,7 +47,7 @@ struct ListedModel {
 
 /// Everything about one model.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Details")]
+#[schemars(rename = "Model")]
 pub(super) struct Details<'a> {
     name: &'a str,
     version: &'a str,
@@ -68,7 +70,7 @@ pub(super) struct Details<'a> {
 
 /// A class that a model tells apart.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Class")]
+#[schemars(rename = "ModelClass")]
 struct Class<'a> {
     index: usize,
     label: &'a str,

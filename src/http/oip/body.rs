@@ -111,8 +111,7 @@ impl Packed {
         if json.trim_ascii().is_empty() {
             return Err(Problem::new(ProblemKind::EmptyBody, "the body has no JSON; send inputs"));
         }
-        let document: Document<'_> = serde_json::from_slice(&json)
-            .map_err(|error| Problem::new(ProblemKind::BadJson, format!("the JSON body is not understood: {error}")))?;
+        let document: Document<'_> = super::parse(&json)?;
         let only = document.inputs.len() == 1;
         let mut inputs = Vec::with_capacity(document.inputs.len());
         for input in document.inputs {
