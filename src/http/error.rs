@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::middleware::Report;
 use crate::models::NotServed;
+use crate::oip::{ErrorKind, OipError};
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -36,9 +37,20 @@ pub enum ProblemKind {
     BodyTimeout,
     BodyTooLarge,
     TooManyImages,
+    BadTensor,
+    BadParameter,
+    ActivationImpossible,
+    NotOffered,
+    NotAcceptable,
+    BadModelPath,
+    AlreadyLoaded,
+    NotEnoughMemory,
+    LoadFailed,
     NotReady,
     /// The pipeline's own kinds.
     Failed(Failure),
+    /// Those of the Open Inference Protocol, with their code.
+    Oip(ErrorKind, &'static str),
 }
 
 impl ProblemKind {
@@ -67,10 +79,25 @@ impl ProblemKind {
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body has too many bytes"),
             Self::TooManyImages => (S::PAYLOAD_TOO_LARGE, "too_many_images", "The request has too many images"),
+            Self::BadTensor => (S::BAD_REQUEST, "bad_tensor", "The tensor does not fit the model"),
+            Self::BadParameter => (S::BAD_REQUEST, "bad_parameter", "A parameter is out of range"),
+            Self::ActivationImpossible => {
+                (S::UNPROCESSABLE_ENTITY, "activation_impossible", "The graph has applied another function already")
+            }
+            Self::NotOffered => (S::NOT_IMPLEMENTED, "not_offered", "This call is not offered"),
+            Self::NotAcceptable => (S::NOT_ACCEPTABLE, "not_acceptable", "There is no answer of that type"),
+            Self::BadModelPath => (S::BAD_REQUEST, "bad_model_path", "The model cannot be loaded from there"),
+            Self::AlreadyLoaded => (S::CONFLICT, "already_loaded", "A model of this name is loaded"),
+            Self::NotEnoughMemory => (S::INSUFFICIENT_STORAGE, "not_enough_memory", "The model does not fit"),
+            Self::LoadFailed => (S::UNPROCESSABLE_ENTITY, "load_failed", "The model could not be loaded"),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The server is starting"),
             Self::Failed(failure) => {
                 let (status, title) = Self::failed(failure);
                 (status, failure.code(), title)
+            }
+            Self::Oip(kind, code) => {
+                let (status, title) = Self::oip(kind);
+                (status, code, title)
             }
         }
     }
@@ -91,17 +118,41 @@ impl ProblemKind {
         }
     }
 
+    fn oip(kind: ErrorKind) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match kind {
+            ErrorKind::InvalidArgument => (S::BAD_REQUEST, "The request is not understood"),
+            ErrorKind::TooLarge => (S::PAYLOAD_TOO_LARGE, "The request is too large"),
+            ErrorKind::NotFound => (S::NOT_FOUND, "No such thing"),
+            ErrorKind::Forbidden => (S::FORBIDDEN, "Clients may not do this here"),
+            ErrorKind::Unsupported => (S::BAD_REQUEST, "This use of the call is not offered"),
+            ErrorKind::LoadFailed => (S::BAD_REQUEST, "The model could not be loaded"),
+            ErrorKind::Unavailable => (S::SERVICE_UNAVAILABLE, "The server cannot answer now"),
+            ErrorKind::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
+            ErrorKind::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().1
     }
 
+    /// The status it is answered with.
+    #[must_use]
+    pub(super) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
     /// A client may try the same request again soon.
     fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::NotReady | Self::ModelUnavailable | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+            Self::NotReady
+                | Self::ModelUnavailable
+                | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+                | Self::Oip(ErrorKind::Unavailable, _)
         )
     }
 }
@@ -189,18 +240,80 @@ fn shortened(detail: String) -> String {
     format!("{} [...] {}", &detail[..head], &detail[tail..])
 }
 
-impl IntoResponse for Problem {
-    fn into_response(mut self) -> Response {
-        let (kind, status) = (self.kind, self.kind.row().0);
+impl Problem {
+    /// The answer of the Open Inference Protocol: `{"error": ...}`. A photo that is none is simply a wrong request there.
+    pub(super) fn into_v2(self) -> Response {
+        let status = match self.kind.row().0 {
+            StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+            status => status,
+        };
+        self.respond(status, |problem| Json(V2Error { error: problem.detail }).into_response())
+    }
+
+    /// `{"error": ...}` under the status of the native API, as Hugging Face's clients read it.
+    pub(super) fn into_error(self) -> Response {
+        let status = self.kind.row().0;
+        self.respond(status, |problem| Json(V2Error { error: problem.detail }).into_response())
+    }
+
+    /// The answer of TorchServe: status, name of the exception, sentence.
+    pub(super) fn into_torchserve(self) -> Response {
+        let (status, r#type) = self.exception();
+        let code = status.as_u16();
+        self.respond(status, |problem| Json(TorchServeError { code, r#type, message: problem.detail }).into_response())
+    }
+
+    /// The answer to a probe that reads `status` alone.
+    pub(super) fn into_unhealthy(self) -> Response {
+        let status = self.kind.row().0;
+        self.respond(status, |_| Json(Ping { status: "Unhealthy" }).into_response())
+    }
+
+    /// The exception that TorchServe's frontend would have met. Its own image handler makes a failed prediction (503) of a
+    /// photo that is none; here that is the request's fault.
+    fn exception(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        let name = match self.kind {
+            ProblemKind::UnknownModel => "ModelNotFoundException",
+            ProblemKind::UnknownVersion => "ModelVersionNotFoundException",
+            _ => match self.kind.row().0 {
+                S::NOT_FOUND => "ResourceNotFoundException",
+                S::METHOD_NOT_ALLOWED => "MethodNotAllowedException",
+                S::REQUEST_TIMEOUT | S::GATEWAY_TIMEOUT => "RequestTimeoutException",
+                S::PAYLOAD_TOO_LARGE => "TooLongFrameException",
+                S::CONFLICT => "ConflictStatusException",
+                S::SERVICE_UNAVAILABLE => "ServiceUnavailableException",
+                status if status.is_server_error() => "InternalServerException",
+                _ => return (S::BAD_REQUEST, "BadRequestException"),
+            },
+        };
+        (self.kind.row().0, name)
+    }
+
+    /// The same, about one image of several.
+    #[must_use]
+    pub(super) fn of_item(self, index: usize, items: usize) -> Self {
+        if items == 1 { self } else { self.at(index) }
+    }
+
+    /// The same, about the image at `index`.
+    #[must_use]
+    pub(super) fn at(self, index: usize) -> Self {
+        Self { detail: format!("image {index}: {}", self.detail), ..self }
+    }
+
+    /// `body` with everything around it that clients and the log want to know.
+    fn respond(mut self, status: StatusCode, body: impl FnOnce(Self) -> Response) -> Response {
+        let kind = self.kind;
         let (cause, allow) = (self.cause.take(), self.allow.take());
         let report = Report { outcome: kind.code(), cause, ..Report::default() };
-        let mut response = (status, Json(self.into_body())).into_response();
+        let mut response = body(self);
+        *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if kind.is_retryable() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
         }
-        if kind == ProblemKind::Failed(Failure::ShuttingDown) {
+        if kind.code() == Failure::ShuttingDown.code() {
             // The client's next request should go elsewhere.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -209,6 +322,50 @@ impl IntoResponse for Problem {
         }
         response.extensions_mut().insert(report);
         response
+    }
+}
+
+/// An error of the Open Inference Protocol.
+#[derive(Debug, Serialize)]
+pub(super) struct V2Error {
+    /// What was found, what is allowed, what to do.
+    error: String,
+}
+
+/// An error of TorchServe.
+#[derive(Debug, Serialize)]
+pub(super) struct TorchServeError {
+    /// The status again.
+    code: u16,
+    /// The simple name of a Java class.
+    r#type: &'static str,
+    /// What was found, what is allowed, what to do.
+    message: String,
+}
+
+/// What `/ping` says.
+#[derive(Debug, Serialize)]
+pub(super) struct Ping {
+    /// `Healthy` or `Unhealthy`.
+    pub(super) status: &'static str,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.kind.row().0;
+        self.respond(status, |problem| {
+            let mut response = Json(problem.into_body()).into_response();
+            let content_type = HeaderValue::from_static("application/problem+json");
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response
+        })
+    }
+}
+
+impl From<OipError> for Problem {
+    fn from(error: OipError) -> Self {
+        let OipError { kind, code, message, cause } = error;
+        Self { cause, ..Self::new(ProblemKind::Oip(kind, code), message) }
     }
 }
 

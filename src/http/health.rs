@@ -17,9 +17,14 @@ pub(super) async fn live() -> impl IntoResponse {
 
 /// The models are warm and no signal has come.
 pub(super) async fn ready(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+    is_ready(&app).map(|()| Json(json!({ "status": "ready" })))
+}
+
+/// The models are warm and no signal has come.
+pub(super) fn is_ready(app: &App) -> Result<(), Problem> {
     match app.phases.now() {
         Phase::Starting => Err(not_ready()),
-        Phase::Ready => Ok(Json(json!({ "status": "ready" }))),
+        Phase::Ready => Ok(()),
         Phase::Leaving | Phase::Draining => Err(Problem::shutting_down()),
     }
 }

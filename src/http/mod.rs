@@ -1,5 +1,7 @@
 //! The HTTP edge: connections, uploads, routes, errors. It decides nothing about images or models.
 
+mod asking;
+mod compat;
 mod error;
 mod fallback;
 mod forms;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
+pub use compat::{MultiModel, VertexRoutes};
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 pub use listener::{Drained, serve};
@@ -40,6 +43,8 @@ pub struct App {
     uploads: UploadMemory,
     metrics: Metrics,
     overload: Arc<OverloadLog>,
+    multi_model: Option<MultiModel>,
+    vertex: Option<VertexRoutes>,
 }
 
 impl App {
@@ -56,13 +61,20 @@ impl App {
         metrics: Metrics,
     ) -> Self {
         let uploads = UploadMemory::new(limits.upload_memory_max);
-        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
+        let (overload, multi_model, vertex) = (Arc::default(), None, None);
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload, multi_model, vertex }
+    }
+
+    /// The same, as a platform wants it: models that come and go over SageMaker's API, Vertex AI's routes.
+    #[must_use]
+    pub fn on_platform(self, multi_model: Option<MultiModel>, vertex: Option<VertexRoutes>) -> Self {
+        Self { multi_model, vertex, ..self }
     }
 }
 
 /// Every route, on one screen.
 pub fn router(app: App) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/", get(native::index))
         .route("/api/v1/classify", post(native::classify))
         .route("/api/v1/models", get(native::models))
@@ -73,8 +85,10 @@ pub fn router(app: App) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
+        .merge(compat::routes(&app))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
-        .with_state(app)
+        .with_state(app.clone());
+    compat::before(router, &app)
 }
