@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::middleware::Report;
@@ -133,16 +134,20 @@ impl ProblemKind {
         }
     }
 
+    /// The status it is answered with.
+    pub(super) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().1
     }
 
-    /// The status it is answered with.
-    #[must_use]
-    pub(super) fn status(self) -> StatusCode {
-        self.row().0
+    /// In a few words, the same each time.
+    pub(super) fn title(self) -> &'static str {
+        self.row().2
     }
 
     /// A client may try the same request again soon.
@@ -167,12 +172,17 @@ pub struct Problem {
 }
 
 /// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProblemBody {
+    /// `urn:residual:problem:` and the code.
     r#type: String,
+    /// The kind in a few words, the same each time.
     title: &'static str,
+    /// The status of the answer, or what it would be if this were all of it.
     status: u16,
+    /// The kind, for programs: stable.
     code: &'static str,
+    /// What was found, what is allowed, and what to do.
     detail: String,
 }
 
@@ -193,8 +203,8 @@ impl Problem {
     }
 
     /// The route has another method.
-    pub(super) fn method_not_allowed(detail: String, allow: &'static str) -> Self {
-        Self { allow: Some(HeaderValue::from_static(allow)), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+    pub(super) fn method_not_allowed(detail: String, allow: &str) -> Self {
+        Self { allow: HeaderValue::try_from(allow).ok(), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
     }
 
     /// Attaches what the log should say and the client should not see.
@@ -240,54 +250,77 @@ fn shortened(detail: String) -> String {
     format!("{} [...] {}", &detail[..head], &detail[tail..])
 }
 
+impl IntoResponse for Problem {
+    fn into_response(mut self) -> Response {
+        let (kind, cause, allow) = (self.kind, self.cause.take(), self.allow.take());
+        let mut response = respond(kind, cause, allow, self.into_body());
+        let problem = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem);
+        response
+    }
+}
+
 impl Problem {
-    /// The answer of the Open Inference Protocol: `{"error": ...}`. A photo that is none is simply a wrong request there.
+    /// The answer of an API with a shape of its own: `body` as JSON in place of the document. Status, headers, and what log
+    /// and metrics say stay the same.
+    pub(super) fn into_response_with(self, body: impl Serialize) -> Response {
+        respond(self.kind, self.cause, self.allow, body)
+    }
+}
+
+/// An error of the Open Inference Protocol, and of all APIs that say no more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct V2Error {
+    /// What was found, what is allowed, what to do.
+    error: String,
+}
+
+impl Problem {
+    /// The answer of such an API.
     pub(super) fn into_v2(self) -> Response {
-        let status = match self.kind.row().0 {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
-            status => status,
-        };
-        self.respond(status, |problem| Json(V2Error { error: problem.detail }).into_response())
+        let body = V2Error { error: self.detail.clone() };
+        self.into_response_with(body)
     }
 
-    /// `{"error": ...}` under the status of the native API, as Hugging Face's clients read it.
-    pub(super) fn into_error(self) -> Response {
-        let status = self.kind.row().0;
-        self.respond(status, |problem| Json(V2Error { error: problem.detail }).into_response())
+    /// The same of an API that knows fewer statuses: a body that is no image, or does not fit, is simply a wrong request.
+    pub(super) fn into_plain(self) -> Response {
+        let status = plain(self.kind.status());
+        let mut response = self.into_v2();
+        *response.status_mut() = status;
+        response
     }
 
-    /// The answer of TorchServe: status, name of the exception, sentence.
+    /// The answer of TorchServe.
     pub(super) fn into_torchserve(self) -> Response {
         let (status, r#type) = self.exception();
-        let code = status.as_u16();
-        self.respond(status, |problem| Json(TorchServeError { code, r#type, message: problem.detail }).into_response())
+        let body = TorchServeError { code: status.as_u16(), r#type, message: self.detail.clone() };
+        let mut response = self.into_response_with(body);
+        *response.status_mut() = status;
+        response
     }
 
     /// The answer to a probe that reads `status` alone.
     pub(super) fn into_unhealthy(self) -> Response {
-        let status = self.kind.row().0;
-        self.respond(status, |_| Json(Ping { status: "Unhealthy" }).into_response())
+        self.into_response_with(Ping { status: "Unhealthy" })
     }
 
     /// The exception that TorchServe's frontend would have met. Its own image handler makes a failed prediction (503) of a
     /// photo that is none; here that is the request's fault.
     fn exception(&self) -> (StatusCode, &'static str) {
         use StatusCode as S;
-        let name = match self.kind {
-            ProblemKind::UnknownModel => "ModelNotFoundException",
-            ProblemKind::UnknownVersion => "ModelVersionNotFoundException",
-            _ => match self.kind.row().0 {
-                S::NOT_FOUND => "ResourceNotFoundException",
-                S::METHOD_NOT_ALLOWED => "MethodNotAllowedException",
-                S::REQUEST_TIMEOUT | S::GATEWAY_TIMEOUT => "RequestTimeoutException",
-                S::PAYLOAD_TOO_LARGE => "TooLongFrameException",
-                S::CONFLICT => "ConflictStatusException",
-                S::SERVICE_UNAVAILABLE => "ServiceUnavailableException",
-                status if status.is_server_error() => "InternalServerException",
-                _ => return (S::BAD_REQUEST, "BadRequestException"),
-            },
+        let status = plain(self.kind.status());
+        let name = match (self.kind, status) {
+            (ProblemKind::UnknownModel, _) => "ModelNotFoundException",
+            (ProblemKind::UnknownVersion, _) => "ModelVersionNotFoundException",
+            (_, S::NOT_FOUND) => "ResourceNotFoundException",
+            (_, S::METHOD_NOT_ALLOWED) => "MethodNotAllowedException",
+            (_, S::REQUEST_TIMEOUT | S::GATEWAY_TIMEOUT) => "RequestTimeoutException",
+            (_, S::PAYLOAD_TOO_LARGE) => "TooLongFrameException",
+            (_, S::SERVICE_UNAVAILABLE) => "ServiceUnavailableException",
+            (_, status) if status.is_server_error() => "InternalServerException",
+            _ => "BadRequestException",
         };
-        (self.kind.row().0, name)
+        (status, name)
     }
 
     /// The same, about one image of several.
@@ -301,39 +334,18 @@ impl Problem {
     pub(super) fn at(self, index: usize) -> Self {
         Self { detail: format!("image {index}: {}", self.detail), ..self }
     }
+}
 
-    /// `body` with everything around it that clients and the log want to know.
-    fn respond(mut self, status: StatusCode, body: impl FnOnce(Self) -> Response) -> Response {
-        let kind = self.kind;
-        let (cause, allow) = (self.cause.take(), self.allow.take());
-        let report = Report { outcome: kind.code(), cause, ..Report::default() };
-        let mut response = body(self);
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        if kind.is_retryable() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-        }
-        if kind.code() == Failure::ShuttingDown.code() {
-            // The client's next request should go elsewhere.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if let Some(allow) = allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        response.extensions_mut().insert(report);
-        response
+/// The status of an API that tells apart only whose fault it is.
+fn plain(status: StatusCode) -> StatusCode {
+    match status {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        status => status,
     }
 }
 
-/// An error of the Open Inference Protocol.
-#[derive(Debug, Serialize)]
-pub(super) struct V2Error {
-    /// What was found, what is allowed, what to do.
-    error: String,
-}
-
 /// An error of TorchServe.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct TorchServeError {
     /// The status again.
     code: u16,
@@ -343,23 +355,29 @@ pub(super) struct TorchServeError {
     message: String,
 }
 
-/// What `/ping` says.
-#[derive(Debug, Serialize)]
+/// What a probe is told.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Ping {
     /// `Healthy` or `Unhealthy`.
     pub(super) status: &'static str,
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = self.kind.row().0;
-        self.respond(status, |problem| {
-            let mut response = Json(problem.into_body()).into_response();
-            let content_type = HeaderValue::from_static("application/problem+json");
-            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-            response
-        })
+fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
+    let report = Report { outcome: kind.code(), cause, ..Report::default() };
+    let mut response = (kind.status(), Json(body)).into_response();
+    let headers = response.headers_mut();
+    if kind.is_retryable() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     }
+    if kind.code() == Failure::ShuttingDown.code() {
+        // The client's next request should go elsewhere.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(allow) = allow {
+        headers.insert(header::ALLOW, allow);
+    }
+    response.extensions_mut().insert(report);
+    response
 }
 
 impl From<OipError> for Problem {

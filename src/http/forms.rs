@@ -202,6 +202,7 @@ impl<'de> DeserializeSeed<'de> for &mut Texts {
     }
 }
 
+/// One image out of a JSON text.
 pub(super) fn decode_base64(text: &str) -> Result<Bytes, Problem> {
     // `data:image/jpeg;base64,...` is what a browser's FileReader gives.
     let payload = match text.split_once(";base64,") {

@@ -10,25 +10,29 @@ mod limits;
 mod listener;
 mod middleware;
 mod native;
+mod oip;
+mod openapi;
+mod routes;
+mod template;
 mod upload;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
 
 pub use compat::{MultiModel, VertexRoutes};
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 pub use listener::{Drained, serve};
 
-use crate::apis::Apis;
+use crate::apis::{Api, Apis};
 use crate::models::Models;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
 use middleware::OverloadLog;
+use routes::Routes;
 use upload::UploadMemory;
 
 /// What every handler can reach. Cheap to clone.
@@ -70,25 +74,44 @@ impl App {
     pub fn on_platform(self, multi_model: Option<MultiModel>, vertex: Option<VertexRoutes>) -> Self {
         Self { multi_model, vertex, ..self }
     }
+
+    /// An edge without models.
+    #[cfg(test)]
+    fn empty() -> Self {
+        use std::time::Duration;
+        let limits = HttpLimits {
+            body_bytes_max: 1 << 20,
+            upload_memory_max: 1 << 20,
+            header_bytes_max: 1 << 14,
+            request_images_max: 2,
+            connections_max: 2,
+            header_timeout: Duration::from_secs(1),
+            body_timeout: Duration::from_secs(1),
+            write_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+        };
+        let memory = Arc::new(crate::pipeline::decode::budget::MemoryBudget::new(1 << 20));
+        let pool = PreparePool::new(1, memory, crate::pipeline::decode::DecodeOptions::default());
+        let (models, phases) = (Models::default(), crate::shutdown::Lifecycle::new().phases());
+        let oip_limits = crate::oip::OipLimits {
+            request_images_max: 2,
+            request_timeout: Duration::from_secs(1),
+            model_control: true,
+        };
+        let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
+        Self::new(Apis::all(), oip, models, limits, pool, phases, Metrics::new())
+    }
 }
 
-/// Every route, on one screen.
+/// Every route. Each API lists its own on one screen.
 pub fn router(app: App) -> Router {
-    let router = Router::new()
-        .route("/", get(native::index))
-        .route("/api/v1/classify", post(native::classify))
-        .route("/api/v1/models", get(native::models))
-        .route("/api/v1/models/{name}", get(native::model))
-        .route("/api/v1/models/{name}/graph", get(native::graph))
-        .route("/api/v1/models/{name}/versions/{version}", get(native::model_version))
-        .route("/api/v1/models/{name}/versions/{version}/graph", get(native::graph_version))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .merge(compat::routes(&app))
-        .fallback(fallback::not_found)
-        .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
-        .with_state(app.clone());
+    let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
+    let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
+    for (api, more) in others {
+        if app.apis.has(api) {
+            routes = routes.merge(more());
+        }
+    }
+    let router = routes.merge(compat::routes(&app)).finish(app.clone());
     compat::before(router, &app)
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ErrorKind, Face, IMAGE_SUFFIX, Oip, OipError, Parameters, image_name};
 use crate::models::{Changes, LoadError, Models, State};
 
 /// One version of one face of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IndexEntry {
     /// The face's name.
     pub name: String,
@@ -46,7 +47,7 @@ impl Oip {
     /// # Errors
     /// [`OipError`] if clients may not, there is no such model, or it cannot be loaded: then what served before serves on.
     pub async fn load(&self, name: &str, parameters: &Parameters) -> Result<(), OipError> {
-        if let Some(parameter) = parameters.keys().next() {
+        if let Some((parameter, _)) = parameters.iter().next() {
             return Err(OipError::new(
                 ErrorKind::Unsupported,
                 "unsupported_parameter",

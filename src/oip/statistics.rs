@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Face, Oip, OipError};
@@ -9,7 +10,7 @@ use crate::telemetry::tally::Sum;
 use crate::telemetry::{Counts, Stage};
 
 /// One version of one face of a model. Both faces show the work of the model behind them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ModelStatistics {
     /// The face's name.
     pub name: String,
@@ -32,11 +33,11 @@ pub struct ModelStatistics {
 }
 
 /// An empty object.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Nothing {}
 
 /// Sums over images.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct InferenceStatistics {
     /// Answered.
     pub success: Duration,
@@ -57,7 +58,7 @@ pub struct InferenceStatistics {
 }
 
 /// Runs with so many images.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct BatchStatistics {
     /// Images of a run.
     pub batch_size: usize,
@@ -70,7 +71,7 @@ pub struct BatchStatistics {
 }
 
 /// A number of events and their time.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
 pub struct Duration {
     /// How many.
     pub count: u64,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 
@@ -53,7 +54,8 @@ impl Key {
 }
 
 /// What stands beside the items. Members that are not known here are passed over, as these APIs do.
-#[derive(Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(default)]
 pub(super) struct Parameters {
     /// Classes in the answer.
     pub top_k: Option<u32>,

@@ -5,24 +5,40 @@
 
 use std::time::Instant;
 
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use axum::routing::post;
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::document::{Document, Key, Looks, Parameters};
-use super::{Named, named};
+use super::schema::Inputs;
+use super::{ASK_ERRORS, Named, named};
 use crate::http::App;
 use crate::http::asking::{self, Item, Outcome, TOP_K_DEFAULT};
-use crate::http::error::{Problem, ProblemKind};
+use crate::http::error::{Problem, ProblemKind, V2Error};
+use crate::http::openapi::Operation;
+use crate::http::routes::{Routes, Under};
+use crate::http::template::Captured;
 use crate::http::upload::{self, Whole};
 use crate::models::{Handle, NotServed};
 use crate::pipeline::infer::{Activation, Reading};
 use crate::pipeline::{Ask, Engine, Prediction};
 
+/// What comes back: of one photo its classes, of several a list of such lists.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "HuggingFaceAnswer")]
+pub(super) enum Answer<'a> {
+    /// Of one photo.
+    One(Vec<Class<'a>>),
+    /// Of several.
+    Many(Vec<Vec<Class<'a>>>),
+}
+
 /// One class of an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HuggingFaceClass")]
 pub(super) struct Class<'a> {
     /// Its name.
     label: &'a str,
@@ -31,26 +47,59 @@ pub(super) struct Class<'a> {
 }
 
 /// `POST /` has its place beside the index of the native API.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/", post(default_model))
-        .route("/pipeline/image-classification/{*name}", post(model))
-        .route("/hf-inference/models/{*name}", post(model))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .post("/", default_model, operation("huggingfaceDefault"))
+        .post("/pipeline/image-classification/{*name}", model, operation("huggingfacePipeline"))
+        .post("/hf-inference/models/{*name}", model, operation("huggingfaceRouted"))
+}
+
+/// `/models/{name}`, whatever slashes are in the name.
+pub(super) fn below(under: Under) -> Under {
+    under.post("/models/{*name}", captured, operation("huggingfaceModel"))
+}
+
+/// The same beside SageMaker's, which has other methods for names without slashes.
+pub(super) fn beside(under: Under) -> Under {
+    under.post("/models/{name}", captured, operation("huggingfaceModel"))
+}
+
+fn operation(id: &'static str) -> Operation {
+    Operation::new(id, "Classify an image as Hugging Face's clients ask for it")
+        .description(
+            "A model is named as it is served, or with its owner before it: microsoft/resnet-50 means the model resnet-50. The \
+             body is the photo, whatever its content type says, or JSON.",
+        )
+        .tag("huggingface")
+        .path("name", "Name of a model, with or without its owner.")
+        .body_bytes("application/octet-stream")
+        .body_bytes("image/*")
+        .body::<Inputs>("application/json")
+        .ok::<Answer>("The best classes, best first; of a list of photos a list of lists")
+        .errors::<V2Error>(&ASK_ERRORS)
+        .errors::<V2Error>(&[415, 422, 500])
 }
 
 /// `POST /`: the default model.
 async fn default_model(State(app): State<App>, request: Request) -> Response {
     let find = |app: &App| Ok(app.models.get(None, None)?);
     let answer = |engine, request| answer(&app, engine, request);
-    asking::ask(&app, request, find, Problem::into_error, answer).await
+    asking::ask(&app, request, find, Problem::into_v2, answer).await
 }
 
-/// `POST /models/{name}`: a model by the name it has on the hub, `microsoft/resnet-50`, or here, `resnet-50`.
-pub(super) async fn model(State(app): State<App>, path: Named<String>, request: Request) -> Response {
-    let name = named(path);
-    let find = |app: &App| Ok(by_id(&name, |name| app.models.get(Some(name), None))?);
-    let answer = |engine, request| answer(&app, engine, request);
-    asking::ask(&app, request, find, Problem::into_error, answer).await
+/// A model by the name it has on the hub, `microsoft/resnet-50`, or here, `resnet-50`.
+async fn model(State(app): State<App>, path: Named<String>, request: Request) -> Response {
+    by_name(&app, &named(path), request).await
+}
+
+async fn captured(State(app): State<App>, captured: Captured, request: Request) -> Response {
+    by_name(&app, captured.get("name"), request).await
+}
+
+async fn by_name(app: &App, name: &str, request: Request) -> Response {
+    let find = |app: &App| Ok(by_id(name, |name| app.models.get(Some(name), None))?);
+    let answer = |engine, request| answer(app, engine, request);
+    asking::ask(app, request, find, Problem::into_v2, answer).await
 }
 
 /// The model of exactly this name, or of its last part: a hub's `owner/name` is served as `name`.
@@ -86,12 +135,11 @@ pub(super) async fn respond(engine: &Engine, items: Vec<Item>, one: bool, ask: A
         ));
     }
     let outcomes = asking::all(engine, items, ask).await?;
-    let lists: Vec<Vec<Class>> = outcomes.iter().map(|outcome| classes(outcome).collect()).collect();
-    let times = asking::times(&outcomes);
-    Ok(match (&lists[..], one) {
-        ([list], true) => asking::answered(Json(list), times),
-        _ => asking::answered(Json(lists), times),
-    })
+    let answer = match (&outcomes[..], one) {
+        ([outcome], true) => Answer::One(classes(outcome).collect()),
+        _ => Answer::Many(outcomes.iter().map(|outcome| classes(outcome).collect()).collect()),
+    };
+    Ok(asking::answered(Json(answer), asking::times(&outcomes)))
 }
 
 /// The classes of one photo.

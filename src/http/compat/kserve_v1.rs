@@ -4,198 +4,281 @@
 //! Shapes: TensorFlow Serving's RESTful API, KServe's v1 inference protocol; where both put something at one path, one
 //! object holds both. A photo's prediction has `classes`, the index of the best, as in the SavedModel of the official ResNet.
 
-use axum::extract::{Request, State};
-use axum::http::Method;
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Query, Request, State};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::document::{Document, Key, Parameters, SIGNATURE};
-use super::{Named, named, wrong_method};
+use super::{ASK_ERRORS, schema};
 use crate::http::App;
 use crate::http::asking::{self, Item, Outcome, TOP_K_DEFAULT, parse_top_k};
-use crate::http::error::{Problem, ProblemKind};
+use crate::http::error::{Problem, ProblemKind, V2Error};
+use crate::http::openapi::Operation;
+use crate::http::routes::Routes;
+use crate::http::template::Captured;
 use crate::http::upload::{self, Whole};
 use crate::models::{Handle, Row, State as ModelState};
 use crate::oip::{Datatype, TensorMetadata};
 use crate::pipeline::{Ask, Engine, Prediction};
+use crate::telemetry::StageTimes;
 
 /// The routes. A model's verb stands behind a colon in the last part of the path, which the router cannot tell apart.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/v1/models", get(models).fallback(only_get))
-        .route("/v1/models/{model}", any(model))
-        .route("/v1/models/{model}/metadata", get(metadata).fallback(only_get))
-        .route("/v1/models/{model}/versions/{version}", any(version))
-        .route("/v1/models/{model}/versions/{version}/metadata", get(version_metadata).fallback(only_get))
+pub(super) fn routes() -> Routes {
+    let look = |id, summary| Operation::new(id, summary).tag("kserve");
+    let predict_of = |id| {
+        look(id, "Classify images, or run the graph on tensors")
+            .description(
+                "Rows (`instances`) are answered with `predictions`, columns (`inputs`) with `outputs`. A photo is base64 in any of \
+                 the usual wrappings, a tensor nested lists of numbers. One that fails fails the request.",
+            )
+            .query::<u32>("top_k", "Classes in the prediction of a photo; without it, 5")
+            .body::<schema::Predict>("application/json")
+            .ok::<Answer>("One prediction for each instance")
+            .errors::<V2Error>(&ASK_ERRORS)
+            .errors::<V2Error>(&[500])
+    };
+    let status_of = |id| {
+        look(id, "Whether a model is ready, and the state of its versions")
+            .ok::<Status>("Its state")
+            .errors::<V2Error>(&[404, 503])
+    };
+    let metadata_of =
+        |id| look(id, "The signature of a model").ok::<Metadata>("Inputs and outputs").errors::<V2Error>(&[404, 503]);
+    let names = look("kserveModels", "The models").ok::<Names>("Their names").errors::<V2Error>(&[503]);
+    let refused = |id| look(id, "Not offered: predict gives the classes of a photo").errors::<V2Error>(&[501]);
+    Routes::new().get("/v1/models", models, names).under("/v1/models/{*path}", |under| {
+        under
+            .post("/v1/models/{name}:predict", predict, predict_of("kservePredict"))
+            .post("/v1/models/{name}:explain", not_offered, refused("kserveExplain"))
+            .post("/v1/models/{name}:classify", not_offered, refused("kserveClassify"))
+            .post("/v1/models/{name}:regress", not_offered, refused("kserveRegress"))
+            .get("/v1/models/{name}/metadata", metadata, metadata_of("kserveMetadata"))
+            .get("/v1/models/{name}/versions/{version}/metadata", metadata, metadata_of("kserveMetadataVersion"))
+            .post("/v1/models/{name}/versions/{version}:predict", predict, predict_of("kservePredictVersion"))
+            .get("/v1/models/{name}/versions/{version}", status, status_of("kserveStatusVersion"))
+            .get("/v1/models/{name}", status, status_of("kserveStatus"))
+    })
 }
 
-/// A model, a version of it, and what is to be done with it.
+/// A model and a version of it.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
-    model: String,
+    name: String,
     version: Option<String>,
-    verb: Option<String>,
 }
 
 impl Target {
-    /// `NAME` or `NAME:VERB`.
-    fn of_model(last: &str) -> Self {
-        let (model, verb) = split_verb(last);
-        Self { model: model.to_owned(), version: None, verb }
-    }
-
-    /// `VERSION` or `VERSION:VERB`.
-    fn of_version(model: String, last: &str) -> Self {
-        let (version, verb) = split_verb(last);
-        Self { model, version: Some(version.to_owned()), verb }
-    }
-
-    /// Version 0 is what clients say that always name one and mean none, unless there is such a version.
-    fn settled(self, app: &App) -> Self {
-        let is_there = || app.models.rows().iter().any(|row| row.version.as_str() == "0");
-        match self.version.as_deref() {
-            Some("0") if !is_there() => Self { version: None, ..self },
-            Some(_) | None => self,
-        }
+    /// What a path says. Version 0 is what clients say that always name one and mean none, unless there is such a version.
+    fn of(app: &App, captured: &Captured) -> Self {
+        let has_zero = || app.models.rows().iter().any(|row| row.version.as_str() == "0");
+        let version = match captured.get("version") {
+            "" => None,
+            "0" if !has_zero() => None,
+            version => Some(version.to_owned()),
+        };
+        Self { name: captured.get("name").to_owned(), version }
     }
 
     /// The model, by the name of one of its faces as in the Open Inference Protocol: both take photos and tensors here.
     fn find(&self, app: &App) -> Result<Handle, Problem> {
-        Ok(app.oip.face(&self.model, self.version.as_deref())?.engine().clone())
+        Ok(app.oip.face(&self.name, self.version.as_deref())?.engine().clone())
     }
 }
 
-fn split_verb(last: &str) -> (&str, Option<String>) {
-    last.rsplit_once(':').map_or((last, None), |(name, verb)| (name, Some(verb.to_owned())))
-}
-
-async fn only_get(request: Request) -> Response {
-    wrong_method(request, "GET, HEAD", Problem::into_v2)
+/// The names of the models.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KserveModels")]
+struct Names {
+    models: Vec<String>,
 }
 
 /// `GET /v1/models`.
 async fn models(State(app): State<App>) -> Response {
     if let Err(problem) = asking::admit(&app) {
-        return problem.into_v2();
+        return problem.into_plain();
     }
-    let mut names: Vec<String> = app.models.rows().into_iter().map(|row| row.name).collect();
-    names.dedup();
-    Json(json!({ "models": names })).into_response()
+    let mut models: Vec<String> = app.models.rows().into_iter().map(|row| row.name).collect();
+    models.dedup();
+    Json(Names { models }).into_response()
 }
 
-/// `GET /v1/models/{model}`, `POST /v1/models/{model}:predict`.
-async fn model(State(app): State<App>, path: Named<String>, request: Request) -> Response {
-    target(&app, Target::of_model(&named(path)), request).await
+/// `POST :explain` and its like.
+async fn not_offered(request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    upload::refuse(request);
+    let detail = format!("{path} is not offered; :predict gives the classes of a photo");
+    Problem::new(ProblemKind::NotOffered, detail).into_plain()
 }
 
-/// `GET /v1/models/{model}/versions/{version}`, `POST /v1/models/{model}/versions/{version}:predict`.
-async fn version(State(app): State<App>, path: Named<(String, String)>, request: Request) -> Response {
-    let (model, last) = path.map_or_else(|_| ("\u{fffd}".to_owned(), String::new()), |path| path.0);
-    target(&app, Target::of_version(model, &last), request).await
-}
-
-async fn target(app: &App, target: Target, request: Request) -> Response {
-    let target = target.settled(app);
-    let is_read = [Method::GET, Method::HEAD].contains(request.method());
-    match target.verb.as_deref() {
-        None if is_read => status(app, &target).unwrap_or_else(Problem::into_v2),
-        None => wrong_method(request, "GET, HEAD", Problem::into_v2),
-        Some(_) if request.method() != Method::POST => wrong_method(request, "POST", Problem::into_v2),
-        Some("predict") => {
-            let find = |app: &App| target.find(app);
-            let answer = |engine, request| predict(app, engine, request);
-            asking::ask(app, request, find, Problem::into_v2, answer).await
-        }
-        Some(verb) => {
-            let (kind, detail) = match verb {
-                "explain" | "classify" | "regress" => {
-                    (ProblemKind::NotOffered, format!(":{verb} is not offered; :predict gives the classes of a photo"))
-                }
-                _ => (ProblemKind::NotFound, format!("there is no :{verb}; there is :predict")),
-            };
-            upload::refuse(request);
-            Problem::new(kind, detail).into_v2()
-        }
-    }
+/// `POST :predict`.
+async fn predict(State(app): State<App>, captured: Captured, request: Request) -> Response {
+    let target = Target::of(&app, &captured);
+    let find = |app: &App| target.find(app);
+    let answer = |engine, request| answer(&app, engine, request);
+    asking::ask(&app, request, find, Problem::into_plain, answer).await
 }
 
 /// Readiness for KServe and the state of the versions for TensorFlow Serving, in one object.
-fn status(app: &App, target: &Target) -> Result<Response, Problem> {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KserveStatus")]
+struct Status {
+    /// The name that was asked for.
+    name: String,
+    /// It answers.
+    ready: bool,
+    /// The newest first.
+    model_version_status: Vec<VersionStatus>,
+}
+
+/// One version.
+#[derive(Debug, Serialize, JsonSchema)]
+struct VersionStatus {
+    version: String,
+    /// `AVAILABLE`, `LOADING` or `END`.
+    state: &'static str,
+    status: VersionError,
+}
+
+/// Why it is not available.
+#[derive(Debug, Serialize, JsonSchema)]
+struct VersionError {
+    /// By gRPC's names.
+    error_code: &'static str,
+    error_message: &'static str,
+}
+
+/// `GET` of a model or a version.
+async fn status(State(app): State<App>, captured: Captured) -> Response {
+    let target = Target::of(&app, &captured);
+    state_of(&app, &target).map_or_else(Problem::into_plain, |status| Json(status).into_response())
+}
+
+fn state_of(app: &App, target: &Target) -> Result<Status, Problem> {
     asking::admit(app)?;
     let name = match target.find(app) {
         Ok(engine) => engine.spec().name.clone(),
         // It is there and not ready, which is an answer here.
-        Err(problem) if problem.kind().code() == "model_unavailable" => target.model.clone(),
+        Err(problem) if problem.kind().code() == "model_unavailable" => target.name.clone(),
         Err(problem) => return Err(problem),
     };
     let wanted =
         |row: &Row| row.name == name && target.version.as_ref().is_none_or(|version| row.version.as_str() == version);
     let rows: Vec<Row> = app.models.rows().into_iter().filter(wanted).collect();
-    let ready = app.oip.is_model_ready(&name, target.version.as_deref());
-    let versions: Vec<Value> = rows.iter().rev().map(version_status).collect();
-    Ok(Json(json!({ "name": target.model, "ready": ready, "model_version_status": versions })).into_response())
+    Ok(Status {
+        name: target.name.clone(),
+        ready: app.oip.is_model_ready(&name, target.version.as_deref()),
+        model_version_status: rows.iter().rev().map(version_status).collect(),
+    })
 }
 
-fn version_status(row: &Row) -> Value {
-    let (state, code, message) = match row.state {
+fn version_status(row: &Row) -> VersionStatus {
+    let (state, error_code, error_message) = match row.state {
         ModelState::Ready => ("AVAILABLE", "OK", ""),
         ModelState::Loading => ("LOADING", "OK", ""),
         ModelState::Unavailable => ("END", "INTERNAL", "it could not be loaded; the server's log says why"),
     };
-    json!({
-        "version": row.version.as_str(),
-        "state": state,
-        "status": { "error_code": code, "error_message": message },
-    })
-}
-
-/// `GET /v1/models/{model}/metadata`.
-async fn metadata(State(app): State<App>, path: Named<String>) -> Response {
-    let target = Target { model: named(path), version: None, verb: None };
-    describe(&app, &target).unwrap_or_else(Problem::into_v2)
-}
-
-/// `GET /v1/models/{model}/versions/{version}/metadata`.
-async fn version_metadata(State(app): State<App>, path: Named<(String, String)>) -> Response {
-    let (model, version) = path.map_or_else(|_| ("\u{fffd}".to_owned(), String::new()), |path| path.0);
-    describe(&app, &Target::of_version(model, &version).settled(&app)).unwrap_or_else(Problem::into_v2)
+    let version = row.version.as_str().to_owned();
+    VersionStatus { version, state, status: VersionError { error_code, error_message } }
 }
 
 /// The signature of a model. TensorFlow Serving writes names in snake case and OpenVINO Model Server in camel case; clients of
 /// either find theirs.
-fn describe(app: &App, target: &Target) -> Result<Response, Problem> {
-    let metadata = app.oip.metadata(&target.model, target.version.as_deref())?;
-    let engine = target.find(app)?;
-    let spec = json!({ "name": metadata.name, "signature_name": "", "version": engine.spec().version });
-    let tensors = |tensors: &[TensorMetadata]| -> Value {
-        tensors
-            .iter()
-            .map(|tensor| (tensor.name.clone(), tensor_info(tensor)))
-            .collect::<serde_json::Map<_, _>>()
-            .into()
-    };
-    let signatures = json!({
-        SIGNATURE: {
-            "inputs": tensors(&metadata.inputs),
-            "outputs": tensors(&metadata.outputs),
-            "method_name": "tensorflow/serving/predict",
-        },
-    });
-    Ok(Json(json!({
-        "model_spec": spec,
-        "modelSpec": spec,
-        "metadata": { "signature_def": { "signature_def": signatures, "signatureDef": signatures } },
-    }))
-    .into_response())
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "KserveMetadata")]
+struct Metadata {
+    model_spec: ModelSpec,
+    #[serde(rename = "modelSpec")]
+    model_spec_camel: ModelSpec,
+    metadata: SignatureDefs,
 }
 
-fn tensor_info(tensor: &TensorMetadata) -> Value {
-    let dim: Vec<Value> = tensor.shape.iter().map(|size| json!({ "size": size.to_string(), "name": "" })).collect();
-    let shape = json!({ "dim": dim, "unknown_rank": false });
-    json!({ "dtype": dtype(tensor.datatype), "name": tensor.name, "tensor_shape": shape, "tensorShape": shape })
+/// Which model.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "KserveModelSpec")]
+struct ModelSpec {
+    name: String,
+    signature_name: &'static str,
+    version: String,
+}
+
+/// The signatures, in a message inside a message.
+#[derive(Debug, Serialize, JsonSchema)]
+struct SignatureDefs {
+    signature_def: SignatureMap,
+}
+
+/// Signatures by name.
+#[derive(Debug, Serialize, JsonSchema)]
+struct SignatureMap {
+    signature_def: BTreeMap<&'static str, SignatureDef>,
+    #[serde(rename = "signatureDef")]
+    signature_def_camel: BTreeMap<&'static str, SignatureDef>,
+}
+
+/// One signature.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+struct SignatureDef {
+    inputs: BTreeMap<String, TensorInfo>,
+    outputs: BTreeMap<String, TensorInfo>,
+    method_name: &'static str,
+}
+
+/// One tensor.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+struct TensorInfo {
+    dtype: &'static str,
+    name: String,
+    tensor_shape: TensorShape,
+    #[serde(rename = "tensorShape")]
+    tensor_shape_camel: TensorShape,
+}
+
+/// Its shape.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+struct TensorShape {
+    dim: Vec<Dim>,
+    unknown_rank: bool,
+}
+
+/// One dimension.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+struct Dim {
+    /// As a text; -1 is the batch.
+    size: String,
+    name: &'static str,
+}
+
+/// `GET` of the metadata.
+async fn metadata(State(app): State<App>, captured: Captured) -> Response {
+    let target = Target::of(&app, &captured);
+    describe(&app, &target).map_or_else(Problem::into_plain, |metadata| Json(metadata).into_response())
+}
+
+fn describe(app: &App, target: &Target) -> Result<Metadata, Problem> {
+    let found = app.oip.metadata(&target.name, target.version.as_deref())?;
+    let version = target.find(app)?.spec().version.clone();
+    let spec = ModelSpec { name: found.name, signature_name: "", version };
+    let tensors = |tensors: &[TensorMetadata]| tensors.iter().map(|one| (one.name.clone(), tensor_info(one))).collect();
+    let signature = SignatureDef {
+        inputs: tensors(&found.inputs),
+        outputs: tensors(&found.outputs),
+        method_name: "tensorflow/serving/predict",
+    };
+    let by_name = BTreeMap::from([(SIGNATURE, signature)]);
+    let signature_def = SignatureMap { signature_def: by_name.clone(), signature_def_camel: by_name };
+    Ok(Metadata { model_spec: spec.clone(), model_spec_camel: spec, metadata: SignatureDefs { signature_def } })
+}
+
+fn tensor_info(tensor: &TensorMetadata) -> TensorInfo {
+    let dim = tensor.shape.iter().map(|size| Dim { size: size.to_string(), name: "" }).collect();
+    let tensor_shape = TensorShape { dim, unknown_rank: false };
+    let (dtype, name, tensor_shape_camel) = (dtype(tensor.datatype), tensor.name.clone(), tensor_shape.clone());
+    TensorInfo { dtype, name, tensor_shape, tensor_shape_camel }
 }
 
 /// TensorFlow's name of a type.
@@ -218,7 +301,7 @@ fn dtype(datatype: Datatype) -> &'static str {
     }
 }
 
-async fn predict(app: &App, engine: Handle, request: Request) -> Result<Response, Problem> {
+async fn answer(app: &App, engine: Handle, request: Request) -> Result<Response, Problem> {
     let query = query_top_k(request.uri())?;
     let Whole { bytes, share, deadline } = upload::plain(request, &app.limits, &app.uploads).await?;
     // The share is held to the end: the items live as long.
@@ -229,8 +312,8 @@ async fn predict(app: &App, engine: Handle, request: Request) -> Result<Response
 }
 
 /// `top_k` of the query, which is an addition of ours as that in `parameters` is.
-fn query_top_k(uri: &axum::http::Uri) -> Result<Option<String>, Problem> {
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
+fn query_top_k(uri: &Uri) -> Result<Option<String>, Problem> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
         Problem::new(ProblemKind::BadQuery, format!("the query string is broken: {}", error.body_text()))
     })?;
     Ok(pairs.0.into_iter().find(|(name, _)| name == "top_k").map(|(_, text)| text))
@@ -252,19 +335,37 @@ pub(super) async fn respond(engine: &Engine, document: Document, ask: Ask) -> Re
     }
     let outcomes = asking::all(engine, items, ask).await?;
     let predictions: Vec<RowAnswer> = outcomes.iter().map(RowAnswer::of).collect();
-    Ok(asking::answered(Json(Predictions { predictions }), asking::times(&outcomes)))
+    Ok(asking::answered(Json(Answer::Rows { predictions }), asking::times(&outcomes)))
 }
 
-/// The answer to rows.
-#[derive(Debug, Serialize)]
-struct Predictions<'a> {
-    /// One an instance.
-    predictions: Vec<RowAnswer<'a>>,
+/// The answer to rows or to columns.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "KserveAnswer")]
+enum Answer<'a> {
+    /// One prediction an instance.
+    Rows { predictions: Vec<RowAnswer<'a>> },
+    /// One output, or all by name.
+    Columns { outputs: Outputs<'a> },
+}
+
+/// What columns are answered with.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "KserveOutputs")]
+enum Outputs<'a> {
+    /// Of tensors: the graph's output.
+    Tensors(Vec<&'a [f32]>),
+    /// Of a photo by itself: a score for each class, the best class, its label.
+    Photo { probabilities: &'a [f32], class_index: usize, label: &'a str },
+    /// Of a list of photos.
+    Photos { probabilities: Vec<&'a [f32]>, class_index: Vec<[usize; 1]>, label: Vec<[&'a str; 1]> },
 }
 
 /// The prediction of one instance.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "KservePrediction")]
 enum RowAnswer<'a> {
     /// Of a photo.
     Photo {
@@ -305,54 +406,20 @@ async fn columns(engine: &Engine, items: Vec<Item>, one: bool, ask: Ask) -> Resu
         ));
     }
     let rows = asking::rows(engine, items, ask).await?;
-    let times = rows.iter().fold(crate::telemetry::StageTimes::default(), |all, row| all.max(row.times));
+    let times = rows.iter().fold(StageTimes::default(), |all, row| all.max(row.times));
     let values: Vec<&[f32]> = rows.iter().map(|row| &row.values[..]).collect();
     if photos == 0 {
-        return Ok(asking::answered(Json(Outputs { outputs: values }), times));
+        return Ok(asking::answered(Json(Answer::Columns { outputs: Outputs::Tensors(values) }), times));
     }
     let best: Vec<usize> = rows.iter().map(|row| row.best.first().copied().unwrap_or_default()).collect();
     let labels: Vec<&str> = best.iter().map(|&index| &**engine.spec().labels.get(index)).collect();
-    Ok(match (&values[..], one) {
-        (&[probabilities], true) => {
-            let outputs = Columns { probabilities, class_index: best[0], label: labels[0] };
-            asking::answered(Json(Outputs { outputs }), times)
-        }
-        _ => {
-            let (class_index, label): (Vec<_>, Vec<_>) =
-                best.iter().zip(&labels).map(|(&best, &label)| ([best], [label])).unzip();
-            asking::answered(Json(Outputs { outputs: Columns { probabilities: values, class_index, label } }), times)
-        }
-    })
-}
-
-/// The answer to columns.
-#[derive(Debug, Serialize)]
-struct Outputs<T> {
-    /// One output, or all by name.
-    outputs: T,
-}
-
-/// The outputs of photos: of one, or in lists.
-#[derive(Debug, Serialize)]
-struct Columns<P, I, L> {
-    /// A score for each class.
-    probabilities: P,
-    /// The best class.
-    class_index: I,
-    /// Its label.
-    label: L,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_verb_stands_behind_the_last_colon() {
-        let model = Target::of_model("a:b:predict");
-        assert_eq!((model.model.as_str(), model.verb.as_deref()), ("a:b", Some("predict")));
-        assert_eq!(Target::of_model("a").verb, None);
-        let version = Target::of_version("a".to_owned(), "2:predict");
-        assert_eq!((version.version.as_deref(), version.verb.as_deref()), (Some("2"), Some("predict")));
-    }
+    let outputs = match (&values[..], one) {
+        (&[probabilities], true) => Outputs::Photo { probabilities, class_index: best[0], label: labels[0] },
+        _ => Outputs::Photos {
+            probabilities: values,
+            class_index: best.into_iter().map(|best| [best]).collect(),
+            label: labels.into_iter().map(|label| [label]).collect(),
+        },
+    };
+    Ok(asking::answered(Json(Answer::Columns { outputs }), times))
 }

@@ -8,66 +8,63 @@ mod kserve_v1;
 mod multi_model;
 mod ping;
 mod sagemaker;
+mod schema;
 mod torchserve;
 mod vertex;
 
-use axum::Router;
+use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
-use axum::response::Response;
-use axum::routing::{MethodFilter, MethodRouter};
 
 use super::App;
-use super::error::Problem;
-use super::upload;
+use super::routes::Routes;
 use crate::apis::Api;
 
 pub use multi_model::MultiModel;
 pub use vertex::VertexRoutes;
 pub(super) use vertex::before;
 
+/// What any question about images may meet.
+const ASK_ERRORS: [u16; 6] = [400, 404, 408, 413, 503, 504];
+
 /// The routes of all of these APIs that are spoken.
-pub(super) fn routes(app: &App) -> Router<App> {
-    let mut routes = Router::new().merge(ping::routes(app));
-    if app.apis.has(Api::Huggingface) {
+pub(super) fn routes(app: &App) -> Routes {
+    let has = |api| app.apis.has(api);
+    let multi_model = has(Api::Sagemaker) && app.multi_model.is_some();
+    let mut routes = Routes::new();
+    if has(Api::Sagemaker) || has(Api::Torchserve) {
+        routes = routes.merge(ping::routes());
+    }
+    if has(Api::Huggingface) {
         routes = routes.merge(huggingface::routes());
     }
-    if app.apis.has(Api::Kserve) {
+    if has(Api::Kserve) {
         routes = routes.merge(kserve_v1::routes());
     }
-    if app.apis.has(Api::Sagemaker) {
-        routes = routes.merge(sagemaker::routes(app));
+    if has(Api::Sagemaker) {
+        routes = routes.merge(sagemaker::routes());
     }
-    if app.apis.has(Api::Torchserve) {
+    if multi_model {
+        routes = routes.merge(multi_model::routes());
+    }
+    if has(Api::Torchserve) {
         routes = routes.merge(torchserve::routes());
     }
-    routes.merge(models_below(app))
-}
-
-/// `/models/{name}`: Hugging Face's models beside SageMaker's.
-fn models_below(app: &App) -> Router<App> {
-    let mut methods = MethodRouter::new();
-    let multi_model = app.apis.has(Api::Sagemaker) && app.multi_model.is_some();
-    if multi_model {
-        methods = methods.get(multi_model::describe).delete(multi_model::remove);
+    if has(Api::Vertex) {
+        routes = routes.merge(vertex::described(app));
     }
-    if multi_model || app.apis.has(Api::Huggingface) {
-        Router::new().route("/models/{*name}", methods.on(MethodFilter::POST, post_model))
-    } else {
-        Router::new()
+    // SageMaker's models and Hugging Face's share a path; a name of the latter may have slashes in it.
+    match (multi_model, has(Api::Huggingface)) {
+        (false, false) => routes,
+        (true, false) => routes.under(MODELS, multi_model::below),
+        (false, true) => routes.under(MODELS, huggingface::below),
+        (true, true) => {
+            routes.under(MODELS, |under| huggingface::below(huggingface::beside(multi_model::below(under))))
+        }
     }
 }
 
-/// `POST /models/{name}/invoke` is SageMaker's where models come and go through it; anything else is a name of Hugging
-/// Face's, which has slashes in it.
-async fn post_model(app: State<App>, path: Named<String>, request: Request) -> Response {
-    let invoked = path.as_ref().ok().and_then(|Path(path)| path.strip_suffix("/invoke")).map(str::to_owned);
-    match invoked {
-        Some(name) if app.multi_model.is_some() => multi_model::invoke(app, name, request).await,
-        Some(_) | None if app.apis.has(Api::Huggingface) => huggingface::model(app, path, request).await,
-        Some(_) | None => super::fallback::not_found(request).await.into_error(),
-    }
-}
+/// Where models of both are.
+const MODELS: &str = "/models/{*path}";
 
 /// What varies in a path. What is no UTF-8 is no model's name either.
 type Named<T> = Result<Path<T>, PathRejection>;
@@ -75,11 +72,4 @@ type Named<T> = Result<Path<T>, PathRejection>;
 /// The name of a path, or one that no model has.
 fn named(path: Named<String>) -> String {
     path.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name)
-}
-
-/// Refuses a method that a route does not have, in the shape of its API.
-fn wrong_method(request: Request, allowed: &'static str, refused: fn(Problem) -> Response) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    upload::refuse(request);
-    refused(Problem::method_not_allowed(format!("{method} is not for {path}; use {allowed}"), allowed))
 }

@@ -6,16 +6,20 @@
 
 use std::path::PathBuf;
 
+use axum::Json;
 use axum::extract::{Query, Request, State};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
-use axum::routing::MethodRouter;
-use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Named, named, sagemaker, wrong_method};
+use super::sagemaker;
 use crate::http::App;
 use crate::http::asking;
-use crate::http::error::{Problem, ProblemKind};
+use crate::http::error::{Problem, ProblemKind, V2Error};
+use crate::http::openapi::Operation;
+use crate::http::routes::{Routes, Under};
+use crate::http::template::Captured;
 use crate::http::upload::{self, Whole};
 use crate::models::{AddError, NotServed};
 
@@ -30,35 +34,61 @@ pub struct MultiModel {
 }
 
 /// A model as the list shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "LoadedModel")]
 struct Listed {
     model_name: String,
     model_url: String,
 }
 
 /// What loads a model.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "LoadModel")]
 struct Load {
     model_name: String,
     url: String,
 }
 
-/// `GET /models` and `POST /models`; what is below stands beside Hugging Face's in `mod.rs`.
-pub(super) fn routes(app: &App) -> Router<App> {
-    match app.multi_model {
-        Some(_) => Router::new().route("/models", MethodRouter::new().get(list).post(load).fallback(only_these)),
-        None => Router::new(),
-    }
+/// `GET /models` and `POST /models`.
+pub(super) fn routes() -> Routes {
+    let list_of = look("sagemakerModels", "The models that were loaded over this API")
+        .query::<String>("next_page_token", "Where the page before ended")
+        .ok::<Page>("Some of them, by name")
+        .errors::<V2Error>(&[400, 503]);
+    let load_of = look("sagemakerLoad", "Load a model")
+        .description("Its url is a path below the directory of --sagemaker-models-root.")
+        .body::<Load>("application/json")
+        .ok::<Listed>("It answers")
+        .errors::<V2Error>(&[400, 408, 409, 413, 415, 422, 503, 504, 507]);
+    Routes::new().get("/models", list, list_of).post("/models", load, load_of)
 }
 
-async fn only_these(request: Request) -> Response {
-    wrong_method(request, "GET, HEAD, POST", Problem::into_error)
+/// What is below `/models`.
+pub(super) fn below(under: Under) -> Under {
+    let describe_of = look("sagemakerModel", "A model that was loaded")
+        .ok::<Listed>("Its name and place")
+        .errors::<V2Error>(&[404, 503]);
+    let remove_of = look("sagemakerUnload", "Unload a model; requests in flight are answered")
+        .ok::<Empty>("It is gone")
+        .errors::<V2Error>(&[404, 503]);
+    under
+        .post("/models/{name}/invoke", invoke, sagemaker::operation("sagemakerInvoke"))
+        .get("/models/{name}", describe, describe_of)
+        .on(Method::DELETE, "/models/{name}", remove, remove_of)
 }
+
+fn look(id: &'static str, summary: &'static str) -> Operation {
+    Operation::new(id, summary).tag("sagemaker")
+}
+
+/// An empty object.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Empty {}
 
 /// `GET /models`, a page of them by name.
 async fn list(State(app): State<App>, request: Request) -> Response {
-    page(&app, &request).unwrap_or_else(Problem::into_error)
+    page(&app, &request).unwrap_or_else(Problem::into_v2)
 }
 
 fn page(app: &App, request: &Request) -> Result<Response, Problem> {
@@ -71,8 +101,9 @@ fn page(app: &App, request: &Request) -> Result<Response, Problem> {
 }
 
 /// Some models, and where the list goes on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "LoadedModels")]
 struct Page {
     models: Vec<Listed>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,15 +123,15 @@ impl Page {
 }
 
 /// `GET /models/{name}`.
-pub(super) async fn describe(State(app): State<App>, path: Named<String>) -> Response {
-    let name = named(path);
+async fn describe(State(app): State<App>, captured: Captured) -> Response {
+    let name = captured.get("name");
     let found = asking::admit(&app).and_then(|()| {
-        let found = app.models.added().into_iter().find(|(added, _)| *added == name);
-        found.ok_or_else(|| not_loaded(&name))
+        let found = app.models.added().into_iter().find(|(added, _)| added == name);
+        found.ok_or_else(|| not_loaded(name))
     });
     match found {
         Ok((model_name, model_url)) => Json(Listed { model_name, model_url }).into_response(),
-        Err(problem) => problem.into_error(),
+        Err(problem) => problem.into_v2(),
     }
 }
 
@@ -111,10 +142,10 @@ fn not_loaded(name: &str) -> Problem {
 /// `POST /models`.
 async fn load(State(app): State<App>, request: Request) -> Response {
     match asking::admit(&app) {
-        Ok(()) => load_from(&app, request).await.unwrap_or_else(Problem::into_error),
+        Ok(()) => load_from(&app, request).await.unwrap_or_else(Problem::into_v2),
         Err(problem) => {
             upload::refuse(request);
-            problem.into_error()
+            problem.into_v2()
         }
     }
 }
@@ -136,11 +167,10 @@ async fn load_from(app: &App, request: Request) -> Result<Response, Problem> {
 }
 
 /// `DELETE /models/{name}`.
-pub(super) async fn remove(State(app): State<App>, path: Named<String>) -> Response {
-    let name = named(path);
-    match removed(&app, name).await {
-        Ok(()) => Json(serde_json::json!({})).into_response(),
-        Err(problem) => problem.into_error(),
+async fn remove(State(app): State<App>, captured: Captured) -> Response {
+    match removed(&app, captured.get("name").to_owned()).await {
+        Ok(()) => Json(Empty {}).into_response(),
+        Err(problem) => problem.into_v2(),
     }
 }
 
@@ -153,14 +183,15 @@ async fn removed(app: &App, name: String) -> Result<(), Problem> {
 }
 
 /// `POST /models/{name}/invoke`.
-pub(super) async fn invoke(State(app): State<App>, name: String, request: Request) -> Response {
-    let find = |app: &App| match app.models.get(Some(&name), None) {
+async fn invoke(State(app): State<App>, captured: Captured, request: Request) -> Response {
+    let name = captured.get("name");
+    let find = |app: &App| match app.models.get(Some(name), None) {
         // A server of this kind begins with none.
-        Err(NotServed::Nothing | NotServed::UnknownModel { .. }) => Err(not_loaded(&name)),
+        Err(NotServed::Nothing | NotServed::UnknownModel { .. }) => Err(not_loaded(name)),
         other => Ok(other?),
     };
     let answer = |engine, request| sagemaker::answer(&app, engine, request);
-    asking::ask(&app, request, find, Problem::into_error, answer).await
+    asking::ask(&app, request, find, Problem::into_v2, answer).await
 }
 
 impl From<AddError> for Problem {

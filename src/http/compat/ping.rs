@@ -1,31 +1,27 @@
 //! `GET /ping`, which SageMaker and TorchServe ask: 200 with TorchServe's `{"status": "Healthy"}` when models answer, 503
 //! before and after. SageMaker reads the status alone.
 
-use axum::extract::{Request, State};
+use axum::Json;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 
-use super::wrong_method;
-use crate::apis::Api;
-use crate::http::error::{Ping, Problem};
+use crate::http::error::Ping;
+use crate::http::openapi::Operation;
+use crate::http::routes::Routes;
 use crate::http::{App, health};
 
-pub(super) fn routes(app: &App) -> Router<App> {
-    if app.apis.has(Api::Sagemaker) || app.apis.has(Api::Torchserve) {
-        Router::new().route("/ping", get(ping).fallback(only_get))
-    } else {
-        Router::new()
-    }
+pub(super) fn routes() -> Routes {
+    let operation = Operation::new("ping", "Whether models answer, for SageMaker and TorchServe")
+        .tag("health")
+        .ok::<Ping>("They do")
+        .errors::<Ping>(&[503]);
+    Routes::new().get("/ping", ping, operation)
 }
 
-async fn ping(State(app): State<App>) -> Response {
+/// `GET /ping`, and whatever route Vertex AI has for it.
+pub(super) async fn ping(State(app): State<App>) -> Response {
     match health::is_ready(&app) {
         Ok(()) => Json(Ping { status: "Healthy" }).into_response(),
         Err(problem) => problem.into_unhealthy(),
     }
-}
-
-async fn only_get(request: Request) -> Response {
-    wrong_method(request, "GET, HEAD", Problem::into_torchserve)
 }

@@ -3,37 +3,54 @@
 //! Face's `inputs`, TensorFlow Serving's `instances` and columns, the native API's `image`. A bare photo is answered as
 //! Hugging Face's containers do, or as `Accept` says.
 
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::document::{Document, Key, Looks};
-use super::{huggingface, kserve_v1, wrong_method};
+use super::{ASK_ERRORS, huggingface, kserve_v1, schema};
 use crate::http::App;
 use crate::http::asking::{self, Item};
-use crate::http::error::{Problem, ProblemKind};
+use crate::http::error::{Problem, ProblemKind, V2Error};
 use crate::http::forms::Upload;
 use crate::http::native;
+use crate::http::openapi::Operation;
+use crate::http::routes::Routes;
 use crate::http::upload::{self, Whole};
 use crate::models::Handle;
 use crate::pipeline::{Ask, Engine};
 
-pub(super) fn routes(app: &App) -> Router<App> {
-    Router::new().route("/invocations", post(invocations).fallback(only_post)).merge(super::multi_model::routes(app))
+pub(super) fn routes() -> Routes {
+    Routes::new().post("/invocations", invocations, operation("sagemakerInvocations"))
 }
 
-async fn only_post(request: Request) -> Response {
-    wrong_method(request, "POST", Problem::into_error)
+/// What an invocation takes and answers, whichever model it is of.
+pub(super) fn operation(id: &'static str) -> Operation {
+    Operation::new(id, "Classify images as SageMaker's clients ask for it")
+        .description(
+            "The body is a photo, whatever its content type says, or JSON in the form of Hugging Face, TensorFlow Serving or the \
+             native API, which is also the form of the answer. A bare photo is answered as Hugging Face's containers do, or as \
+             Accept says: application/jsonlines has a class a line, application/json;verbose all classes.",
+        )
+        .tag("sagemaker")
+        .header::<String>("Accept", "application/json, application/json;verbose or application/jsonlines")
+        .body_bytes("application/octet-stream")
+        .body_bytes("image/*")
+        .body::<schema::Invocation>("application/json")
+        .ok::<Value>("As the request")
+        .ok_bytes("application/jsonlines", "A class a line")
+        .errors::<V2Error>(&ASK_ERRORS)
+        .errors::<V2Error>(&[406, 415, 422, 500])
 }
 
 /// `POST /invocations`.
 async fn invocations(State(app): State<App>, request: Request) -> Response {
     let find = |app: &App| Ok(app.models.get(None, None)?);
     let answer = |engine, request| answer(&app, engine, request);
-    asking::ask(&app, request, find, Problem::into_error, answer).await
+    asking::ask(&app, request, find, Problem::into_v2, answer).await
 }
 
 /// Every key that a JSON body may hold its items under.

@@ -4,20 +4,23 @@
 //! Shapes: TorchServe's inference API and its image classifier, which answers with the five best classes and takes the photo
 //! as the body, as a multipart part `data`, or in base64. Several parts are answered with a list.
 
+use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::Response;
-use axum::routing::post;
-use axum::{Json, Router};
 use bytes::Bytes;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::document::{Document, Key, Looks};
-use super::{Named, named, wrong_method};
+use super::schema::Data;
+use super::{ASK_ERRORS, Named, named};
 use crate::http::App;
 use crate::http::asking::{self, Item, Outcome, TOP_K_DEFAULT};
-use crate::http::error::Problem;
+use crate::http::error::{Problem, TorchServeError};
 use crate::http::forms::{self, Form};
+use crate::http::openapi::Operation;
+use crate::http::routes::Routes;
 use crate::http::upload::{self, UploadShare, Whole};
 use crate::models::Handle;
 use crate::pipeline::postprocess::Labels;
@@ -26,22 +29,35 @@ use crate::pipeline::{Ask, Prediction};
 /// The part of a form that holds the photo.
 const PART: &str = "data";
 
-pub(super) fn routes() -> Router<App> {
-    Router::new()
-        .route("/predictions/{model}", post(newest).put(newest).fallback(only_post))
-        .route("/predictions/{model}/{version}", post(exactly).put(exactly).fallback(only_post))
+pub(super) fn routes() -> Routes {
+    let operation = |id| {
+        Operation::new(id, "Classify an image as TorchServe's clients ask for it")
+            .description(
+                "The body is the photo, a form with one or several parts named data, JSON, or base64 as text. Labels that several \
+                 classes of a model have carry the index of their class.",
+            )
+            .tag("torchserve")
+            .body_bytes("application/octet-stream")
+            .body_bytes("image/*")
+            .body_files(PART)
+            .body::<Data>("application/json")
+            .ok::<Answer>("The five best classes, best first; of several photos a list")
+            .errors::<TorchServeError>(&ASK_ERRORS)
+            .errors::<TorchServeError>(&[500])
+    };
+    Routes::new()
+        .post("/predictions/{name}", newest, operation("torchservePredict"))
+        .on(Method::PUT, "/predictions/{name}", newest, operation("torchservePredictPut"))
+        .post("/predictions/{name}/{version}", exactly, operation("torchservePredictVersion"))
+        .on(Method::PUT, "/predictions/{name}/{version}", exactly, operation("torchservePredictVersionPut"))
 }
 
-async fn only_post(request: Request) -> Response {
-    wrong_method(request, "POST, PUT", Problem::into_torchserve)
-}
-
-/// `/predictions/{model}`.
+/// `/predictions/{name}`.
 async fn newest(State(app): State<App>, path: Named<String>, request: Request) -> Response {
     predict(&app, &named(path), None, request).await
 }
 
-/// `/predictions/{model}/{version}`.
+/// `/predictions/{name}/{version}`.
 async fn exactly(State(app): State<App>, path: Named<(String, String)>, request: Request) -> Response {
     let (model, version) = path.map_or_else(|_| ("\u{fffd}".to_owned(), String::new()), |path| path.0);
     predict(&app, &model, Some(&version), request).await
@@ -108,6 +124,22 @@ impl<'a> Answer<'a> {
             Outcome::Classes(scored) => Self::Classes(&scored.classification.predictions, labels),
             Outcome::Output(row) => Self::Output(&row.values),
         }
+    }
+}
+
+impl JsonSchema for Answer<'_> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TorchServeAnswer".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let classes = serde_json::json!({ "type": "object", "additionalProperties": { "type": "number" } });
+        let output = serde_json::json!({ "type": "array", "items": { "type": "number" } });
+        let several = serde_json::json!({ "type": "array", "items": { "anyOf": [classes, output] } });
+        json_schema!({
+            "description": "A score under each label, best first; of a tensor the graph's output; of several a list.",
+            "anyOf": [classes, output, several],
+        })
     }
 }
 

@@ -6,17 +6,23 @@
 //! libraries read.
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::http::Method;
+use axum::response::Response;
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router, middleware};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::document::{Document, Key, Parameters};
+use super::ping::ping;
+use super::{ASK_ERRORS, schema};
 use crate::apis::Api;
+use crate::http::App;
 use crate::http::asking::{self, Outcome, TOP_K_DEFAULT};
-use crate::http::error::{Ping, Problem, ProblemKind};
+use crate::http::error::{Ping, Problem, ProblemKind, V2Error};
+use crate::http::openapi::Operation;
+use crate::http::routes::Routes;
 use crate::http::upload::{self, Whole};
-use crate::http::{App, health};
 use crate::models::Handle;
 use crate::pipeline::{Ask, Engine, Prediction};
 
@@ -34,33 +40,40 @@ pub struct VertexRoutes {
 pub(in crate::http) fn before(inner: Router, app: &App) -> Router {
     let Some(routes) = app.vertex.as_ref().filter(|_| app.apis.has(Api::Vertex)) else { return inner };
     let observe = middleware::from_fn_with_state(app.clone(), crate::http::middleware::observe);
-    let (mut predict, mut health) = (post(predict), get(healthy));
-    if routes.predict == routes.health {
-        predict = predict.merge(health);
-        let both = predict.layer(observe).fallback_service(inner.clone()).with_state(app.clone());
-        return Router::new().route(&routes.predict, both).fallback_service(inner);
-    }
-    predict = predict.layer(observe.clone()).fallback_service(inner.clone());
-    health = health.layer(observe).fallback_service(inner.clone());
-    Router::new()
-        .route(&routes.predict, predict.with_state(app.clone()))
-        .route(&routes.health, health.with_state(app.clone()))
-        .fallback_service(inner)
+    let around = |methods: MethodRouter<App>| -> MethodRouter {
+        methods.layer(observe.clone()).fallback_service(inner.clone()).with_state(app.clone())
+    };
+    let router = if routes.predict == routes.health {
+        Router::new().route(&routes.predict, around(post(predict).get(ping)))
+    } else {
+        Router::new().route(&routes.predict, around(post(predict))).route(&routes.health, around(get(ping)))
+    };
+    router.fallback_service(inner)
 }
 
-/// The health route.
-async fn healthy(State(app): State<App>) -> Response {
-    match health::is_ready(&app) {
-        Ok(()) => Json(Ping { status: "Healthy" }).into_response(),
-        Err(problem) => problem.into_unhealthy(),
-    }
+/// The description of these routes.
+pub(super) fn described(app: &App) -> Routes {
+    let Some(routes) = &app.vertex else { return Routes::new() };
+    let look = |id, summary| Operation::new(id, summary).tag("vertex");
+    let health = look("vertexHealth", "Whether models answer").ok::<Ping>("They do").errors::<Ping>(&[503]);
+    let predict = look("vertexPredict", "Classify images as Vertex AI's clients ask for it")
+        .description("One instance that fails fails the request.")
+        .body::<schema::Rows>("application/json")
+        .ok::<Predictions>("One prediction for each instance")
+        .errors::<V2Error>(&ASK_ERRORS)
+        .errors::<V2Error>(&[500]);
+    Routes::new().elsewhere(Method::GET, routes.health.as_str(), health).elsewhere(
+        Method::POST,
+        routes.predict.as_str(),
+        predict,
+    )
 }
 
 /// The predict route.
 async fn predict(State(app): State<App>, request: Request) -> Response {
     let find = |app: &App| Ok(app.models.get(None, None)?);
     let answer = |engine, request| answer(&app, engine, request);
-    asking::ask(&app, request, find, Problem::into_v2, answer).await
+    asking::ask(&app, request, find, Problem::into_plain, answer).await
 }
 
 async fn answer(app: &App, engine: Handle, request: Request) -> Result<Response, Problem> {
@@ -98,14 +111,17 @@ impl Wanted {
     }
 }
 
-#[derive(Debug, Serialize)]
+/// The answer.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "VertexAnswer")]
 struct Predictions<'a> {
     predictions: Vec<Answer<'a>>,
 }
 
 /// The prediction of one instance.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "VertexPrediction")]
 enum Answer<'a> {
     /// Of a photo: best first.
     #[serde(rename_all = "camelCase")]

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::App;
@@ -17,33 +18,59 @@ use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, Engine, ImageInfo, Prediction};
 use crate::telemetry::StageTimes;
 
-/// The answer for one image.
-#[derive(Serialize)]
-struct OneAnswer<'a> {
-    model: &'a str,
-    model_version: &'a str,
-    predictions: Vec<Prediction>,
-    image: ImageInfo,
-}
-
-/// The answer for several images, in the order they came.
-#[derive(Serialize)]
-struct ManyAnswers<'a> {
-    model: &'a str,
-    model_version: &'a str,
-    results: Vec<ItemAnswer>,
+/// What comes back: of one image its classes, of several a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "Answer")]
+pub(super) enum Answer<'a> {
+    /// The answer for one image.
+    One {
+        /// The model that answered.
+        model: &'a str,
+        model_version: &'a str,
+        /// The best classes, highest score first.
+        predictions: Vec<Prediction>,
+        image: ImageInfo,
+    },
+    /// The answer for several images, in the order they came.
+    Many {
+        /// The model that answered.
+        model: &'a str,
+        model_version: &'a str,
+        results: Vec<ItemAnswer>,
+    },
 }
 
 /// One of several: its classes, or what was wrong with it alone.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-enum ItemAnswer {
+pub(super) enum ItemAnswer {
+    /// The best classes, highest score first.
     Classified { predictions: Vec<Prediction>, image: ImageInfo },
+    /// What was wrong.
     Failed { error: ProblemBody },
 }
 
+/// Images inside JSON. `forms.rs` reads them, within the bounds of one request.
+#[derive(JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum ImagesAsJson {
+    /// One image, to be answered by itself.
+    One {
+        /// Base64; `data:image/...;base64,` may stand before it.
+        image: String,
+    },
+    /// Several images, to be answered as a list.
+    Many {
+        /// Base64 of each.
+        #[schemars(length(min = 1))]
+        images: Vec<String>,
+    },
+}
+
 /// Answers the route. Whatever the outcome, the report names the model that was asked.
-pub(in crate::http) async fn classify(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn classify(State(app): State<App>, request: Request) -> Response {
     let admitted = admit(&app, request.uri());
     let (engine, top_k) = match admitted {
         Ok(admitted) => admitted,
@@ -77,14 +104,14 @@ pub(in crate::http) async fn respond(engine: &Engine, upload: Upload, ask: Ask) 
             let place = engine.reserve(1)?.pop().expect("one place was reserved");
             let Scored { classification, image, times } = engine.classify(place, image?, ask).await?;
             let predictions = classification.predictions;
-            let answer = OneAnswer { model: &spec.name, model_version: &spec.version, predictions, image };
+            let answer = Answer::One { model: &spec.name, model_version: &spec.version, predictions, image };
             Ok(answered(Json(answer), times))
         }
         Upload::Many(images) => {
             let outcomes = asking::each(engine, images, ask).await?;
             let report = report_on(&outcomes);
             let results = outcomes.into_iter().map(ItemAnswer::from).collect();
-            let answer = ManyAnswers { model: &spec.name, model_version: &spec.version, results };
+            let answer = Answer::Many { model: &spec.name, model_version: &spec.version, results };
             Ok(with_report(Json(answer), report))
         }
     }
