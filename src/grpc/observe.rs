@@ -20,6 +20,7 @@ use super::call::Call;
 use super::deadline;
 use super::messages::{Messages, Rules};
 use super::status::{self, ERROR_CODE, OVERLOADED, TooManyCalls, UnknownMethod};
+use super::unpack::Packing;
 use crate::edge::{REQUEST_ID, request_id};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -64,7 +65,7 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
     observed.see(response.headers());
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip,identity"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(Packing::ALL));
     let times = observed.call.reported().times;
     if let Ok(value) = HeaderValue::try_from(times.server_timing(started.elapsed())) {
         headers.insert(SERVER_TIMING, value);

@@ -9,6 +9,7 @@ mod cli;
 mod convert;
 mod edge;
 mod evidence;
+mod grpc;
 mod inspect;
 mod layering;
 mod lifecycle;
