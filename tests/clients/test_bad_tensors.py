@@ -84,9 +84,9 @@ def document(*inputs, **members):
     return {"inputs": list(inputs)} | members
 
 
-def sized(size, tail=SAMPLE.tobytes()):
+def sized(size, samples=SAMPLE):
     """A request whose binary tensor says this size, and the bytes that are there."""
-    return json.dumps(document(image(parameters={"binary_data_size": size}))).encode(), tail
+    return json.dumps(document(image(parameters={"binary_data_size": size}))).encode(), samples.tobytes()
 
 
 def post(running, body, **headers):
@@ -169,7 +169,6 @@ def test_elements_of_bytes_whose_lengths_lie(running, tail):
         [3, 32, 32],
         [1, 1, 3, 32, 32],
         [],
-        [2**62, 3, 32, 32],
         [2**63, 3, 32, 32],
         [1.5, 3, 32, 32],
         ["1", 3, 32, 32],
@@ -214,7 +213,6 @@ NUMBERS = SAMPLE.ravel().tolist()
         json.dumps(document(image(data=[1e39] * 3072))),
         json.dumps(document(image(data={"b64": "AAAA"}))),
         json.dumps(document(image(data="AAAA"))),
-        json.dumps(document(image(data=[NUMBERS, []]))),
         json.dumps(document(image(data=NUMBERS, parameters={"binary_data_size": RIGHT}))),
         json.dumps(document(image(data=NUMBERS, parameters=7))),
         json.dumps(document(image(data=NUMBERS, parameters={"shared_memory_region": "r", "shared_memory_byte_size": 4}))),
@@ -239,11 +237,10 @@ def test_json_that_is_no_request(running, body):
     refused(post(running, body))
 
 
-def test_more_images_than_one_request_may_hold(running):
-    samples = np.zeros((33, 3, 32, 32), np.float32)
-    head = json.dumps(document(image(shape=list(samples.shape), parameters={"binary_data_size": samples.nbytes}))).encode()
-    answer = post(running, head + samples.tobytes(), **{HEADER: str(len(head))})
-    assert "33" in refused(answer, answer.status_code) and answer.status_code in (400, 413)
+@pytest.mark.parametrize("images", [33, 2**62])
+def test_more_images_than_one_request_may_hold(running, images):
+    head = json.dumps(document(image(shape=[images, 3, 32, 32], parameters={"binary_data_size": RIGHT}))).encode()
+    assert str(images) in refused(post(running, head + SAMPLE.tobytes(), **{HEADER: str(len(head))}), 413)
 
 
 # --- NaN
@@ -269,7 +266,7 @@ def test_a_tensor_of_nan_fails_alone(running):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_values_that_no_photo_has(running, cat, value):
-    head, tail = sized(RIGHT, np.full_like(SAMPLE, value).tobytes())
+    head, tail = sized(RIGHT, np.full_like(SAMPLE, value))
     refused(post(running, head + tail, **{HEADER: str(len(head))}))
     answers_rightly(running, cat)
 
@@ -288,7 +285,7 @@ BEFORE_NUMBERS = b'{"inputs":[{"name":"input","datatype":"FP32","shape":[1,3,32,
 def test_a_hundred_megabytes_of_numbers_are_above_the_bound(running, cat):
     before = running.resident_mib()
     for body in (BEFORE_NUMBERS + hundred_megabytes() + b"]}]}", iter([BEFORE_NUMBERS, hundred_megabytes(), b"]}]}"])):
-        assert "MiB" in refused(post(running, body), 413)
+        assert str(20 * MIB) in refused(post(running, body), 413)
     answers_rightly(running, cat)
     settles_below(running, before + KEPT_MIB)
 
@@ -323,7 +320,7 @@ def test_a_hundred_megabytes_over_grpc(running, large, cat):
 def test_a_small_body_that_unpacks_to_a_gigabyte(running, cat, coding, compress):
     before = running.resident_mib()
     answer = post(running, compress(b" " * (1024 * MIB)), **{"Content-Encoding": coding})
-    assert "MiB" in refused(answer, 413)
+    assert str(20 * MIB) in refused(answer, 413)
     answers_rightly(running, cat)
     settles_below(running, before + KEPT_MIB)
 

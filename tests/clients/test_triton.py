@@ -253,7 +253,7 @@ def test_photos_that_are_none_are_refused(wire, tensors, word):
 
 def test_one_broken_photo_fails_its_request_and_says_which(wire, cat):
     kind, sentence = refusal(wire, PHOTOS, photos(cat, cat[:5000], cat))
-    assert kind == "invalid" and "1" in sentence, sentence
+    assert kind == "invalid" and "image 1" in sentence, sentence
 
 
 # --- statistics
