@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
+from kserve.protocol.rest import v2_datamodels
 
 import oracle
 from oracle import CAT, CLASSES, MODEL, PHOTOS
@@ -84,6 +85,27 @@ def test_v2(server, cat):
             assert raised.value.response.status_code == 400 and "[3" in str(raised.value)
 
     asyncio.run(main())
+
+
+def test_v2_documents_are_what_kserve_defines(server):
+    """KServe's own types read each document."""
+    samples = oracle.random_samples(1)
+    tensor = {"name": "input", "datatype": "FP32", "shape": [1, 3, 32, 32], "data": samples.ravel().tolist()}
+    for path, kind in (
+        ("/v2", v2_datamodels.ServerMetadataResponse),
+        ("/v2/health/live", v2_datamodels.ServerLiveResponse),
+        ("/v2/health/ready", v2_datamodels.ServerReadyResponse),
+        ("/v2/models", v2_datamodels.ListModelsResponse),
+        (f"/v2/models/{MODEL}", v2_datamodels.ModelMetadataResponse),
+        (f"/v2/models/{MODEL}/versions/1", v2_datamodels.ModelMetadataResponse),
+        (f"/v2/models/{PHOTOS}", v2_datamodels.ModelMetadataResponse),
+        (f"/v2/models/{MODEL}/ready", v2_datamodels.ModelReadyResponse),
+    ):
+        kind.model_validate(httpx.get(server + path).raise_for_status().json())
+    assert {MODEL, PHOTOS} <= set(httpx.get(f"{server}/v2/models").json()["models"])
+    answer = httpx.post(f"{server}/v2/models/{MODEL}/infer", json={"id": "k", "inputs": [tensor]}).raise_for_status()
+    read = v2_datamodels.InferenceResponse.model_validate(answer.json())
+    assert read.id == "k" and read.outputs[0].shape == [1, CLASSES]
 
 
 def test_grpc(running, cat):
