@@ -198,7 +198,7 @@ fn whole_way(c: &mut Criterion) {
 async fn run(engine: &Engine, upload: &Bytes, images: usize, at_once: usize) {
     let one = || async {
         let place = engine.reserve(1).expect("a free place").pop().expect("one place");
-        let ask = Ask { top_k: 5, deadline: Instant::now() + Duration::from_secs(60) };
+        let ask = Ask::new(5, Instant::now() + Duration::from_secs(60));
         engine.classify(place, upload.clone(), ask).await.expect("an answer")
     };
     futures_util::stream::iter(0..images).map(|_| one()).buffer_unordered(at_once).for_each(|_| async {}).await;

@@ -8,7 +8,11 @@ pub mod serve;
 pub mod shutdown;
 pub mod tune;
 
+pub mod edge;
+pub mod grpc;
 pub mod http;
+pub mod oip;
+
 pub mod models;
 pub mod pipeline;
 
@@ -16,5 +20,6 @@ pub mod graph;
 pub mod runtime;
 pub mod zoo;
 
+pub mod apis;
 pub mod machine;
 pub mod telemetry;

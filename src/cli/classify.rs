@@ -220,7 +220,7 @@ async fn classify_one(engine: &Engine, path: &Path, top_k: usize) -> Result<Scor
     let owned = path.to_owned();
     let bytes = tokio::task::spawn_blocking(move || read(&owned)).await.map_err(std::io::Error::other)??;
     let place = engine.reserve(1).map_err(ClassifyError::from)?.pop().expect("one place was reserved");
-    Ok(engine.classify(place, bytes, Ask { top_k, deadline: Instant::now() + TIME_LIMIT }).await?)
+    Ok(engine.classify(place, bytes, Ask::new(top_k, Instant::now() + TIME_LIMIT)).await?)
 }
 
 pub(super) fn read(path: &Path) -> std::io::Result<Bytes> {

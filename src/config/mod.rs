@@ -14,6 +14,7 @@ use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValuePars
 use clap::{Args, Command, FromArgMatches as _, ValueEnum};
 use humantime::Duration as Time;
 
+use crate::apis::Apis;
 use crate::pipeline::decode::ScaledDecode;
 use crate::pipeline::infer::{CudnnSearch, PrecisionChoice, ProviderChoice};
 use crate::zoo::{PresetChoice, Wanted};
@@ -28,6 +29,9 @@ pub struct Settings {
     /// Where clients connect.
     #[command(flatten)]
     pub http: HttpSettings,
+    /// Where those of gRPC do.
+    #[command(flatten)]
+    pub grpc: GrpcSettings,
     /// What is served,
     #[command(flatten)]
     pub models: ModelSettings,
@@ -69,9 +73,15 @@ pub struct HttpSettings {
     #[arg(long, env = "RESIDUAL_REQUEST_IMAGES_MAX", value_name = "N", default_value_t = limits::REQUEST_IMAGES_MAX, value_parser = count(1, 4096))]
     pub request_images_max: usize,
 
-    /// Open connections, at most. More wait to be accepted.
+    /// Open connections of each port, at most. More wait to be accepted.
     #[arg(long, env = "RESIDUAL_CONNECTIONS_MAX", value_name = "N", default_value_t = limits::CONNECTIONS_MAX, value_parser = count(1, 1_000_000))]
     pub connections_max: usize,
+
+    /// What is spoken beside the native API. v2: Open Inference Protocol over HTTP. grpc: the same over gRPC, on --grpc-port.
+    /// huggingface, kserve (v1, TensorFlow Serving), sagemaker, vertex, torchserve: the routes of these. What is not listed
+    /// has no routes; none leaves the native API alone.
+    #[arg(long, env = "RESIDUAL_APIS", value_name = "LIST", default_value = Apis::all().to_string())]
+    pub apis: Apis,
 
     /// Time for a client to send the head of a request, and how long an idle connection is kept.
     #[arg(long, env = "RESIDUAL_HEADER_TIMEOUT", value_name = "TIME", default_value_t = limits::HEADER_TIMEOUT.into(), value_parser = positive_duration)]
@@ -98,6 +108,27 @@ pub struct HttpSettings {
     pub drain_grace: Time,
 }
 
+/// The port of gRPC and its bounds. Waits, memory and connections are those of the HTTP edge.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "gRPC")]
+pub struct GrpcSettings {
+    /// Port of the gRPC API. 0 takes any free port; the log says which. Default: 8001; where --http-port is 0, any free port.
+    #[arg(long, env = "RESIDUAL_GRPC_PORT", value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+
+    /// Size of one gRPC message, unpacked, at most. Larger ones get RESOURCE_EXHAUSTED.
+    #[arg(long, env = "RESIDUAL_GRPC_MESSAGE_BYTES_MAX", value_name = "SIZE", default_value = size_text(limits::GRPC_MESSAGE_BYTES_MAX), value_parser = message_size)]
+    pub grpc_message_bytes_max: ByteSize,
+
+    /// gRPC calls that are open at once, on all connections together. More get RESOURCE_EXHAUSTED.
+    #[arg(long, env = "RESIDUAL_GRPC_CALLS_MAX", value_name = "N", default_value_t = limits::GRPC_CALLS_MAX, value_parser = count(1, 1_000_000))]
+    pub grpc_calls_max: usize,
+
+    /// Requests of one gRPC stream that are answered beside each other. More wait in the connection.
+    #[arg(long, env = "RESIDUAL_GRPC_STREAM_REQUESTS_MAX", value_name = "N", default_value_t = limits::GRPC_STREAM_REQUESTS_MAX, value_parser = count(1, 4096))]
+    pub grpc_stream_requests_max: usize,
+}
+
 /// Which models are served.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Models")]
@@ -119,6 +150,10 @@ pub struct ModelSettings {
     /// may be repeated. docs/RECIPES.md lists them.
     #[arg(long, env = "RESIDUAL_PRESET", value_name = "[MODEL=]PRESET")]
     pub preset: Vec<PresetChoice>,
+
+    /// Whether clients may load and unload models over the APIs that can. auto: only where --host is this machine alone.
+    #[arg(long, env = "RESIDUAL_MODEL_CONTROL", value_name = "MODE", default_value = "auto")]
+    pub model_control: ModelControl,
 
     /// Look for new, changed and removed models this often and swap them in. 0s looks only on SIGHUP.
     #[arg(long, env = "RESIDUAL_WATCH", value_name = "TIME", num_args = 0..=1, default_value_t = limits::WATCH_OFF.into(), default_missing_value = limits::WATCH_INTERVAL, require_equals = true, value_parser = duration)]
@@ -219,6 +254,17 @@ pub struct ImageSettings {
     pub scaled_decode: ScaledDecodeSetting,
 }
 
+/// The setting `--model-control`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModelControl {
+    /// Where only this machine can connect.
+    Auto,
+    /// Everybody who can connect may.
+    On,
+    /// Nobody may.
+    Off,
+}
+
 /// The setting `--scaled-decode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScaledDecodeSetting {
@@ -309,11 +355,26 @@ impl Settings {
                     http.body_bytes_max, http.upload_memory_max
                 ),
             ),
+            (
+                self.grpc.grpc_message_bytes_max > http.upload_memory_max,
+                format!(
+                    "grpc_message_bytes_max ({}) is above upload_memory_max ({}): such a message could never be accepted",
+                    self.grpc.grpc_message_bytes_max, http.upload_memory_max
+                ),
+            ),
         ];
         match contradictions.into_iter().find(|(holds, _)| *holds) {
             Some((_, text)) => Err(SettingsError(text)),
             None => Ok(()),
         }
+    }
+}
+
+impl Settings {
+    /// The port of gRPC: its own, or the usual one; any, where that of HTTP is any.
+    #[must_use]
+    pub fn grpc_port(&self) -> u16 {
+        self.grpc.grpc_port.unwrap_or(if self.http.http_port == 0 { 0 } else { limits::GRPC_PORT })
     }
 }
 
@@ -349,6 +410,13 @@ pub(crate) fn positive_duration(text: &str) -> Result<Time, String> {
 fn size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|_| "write a size with its unit: 512KiB, 20MiB, 1GiB".to_owned())?;
     if size.as_u64() == 0 { Err("must be above 0".to_owned()) } else { Ok(size) }
+}
+
+/// A size that the head of a gRPC message can say.
+fn message_size(text: &str) -> Result<ByteSize, String> {
+    let size = size(text)?;
+    let max = limits::GRPC_MESSAGE_BYTES_LIMIT;
+    if size > max { Err(format!("must be at most {}, as protobuf has it", size_text(max))) } else { Ok(size) }
 }
 
 /// A size as people write it on a command line: `20MiB`, without the space that would need quotes.

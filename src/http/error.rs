@@ -3,10 +3,13 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::middleware::Report;
+use crate::edge::UploadsFull;
 use crate::models::NotServed;
+use crate::oip::{ErrorKind, OipError};
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -39,6 +42,8 @@ pub enum ProblemKind {
     NotReady,
     /// The pipeline's own kinds.
     Failed(Failure),
+    /// Those of the Open Inference Protocol, with their code.
+    Oip(ErrorKind, &'static str),
 }
 
 impl ProblemKind {
@@ -72,6 +77,10 @@ impl ProblemKind {
                 let (status, title) = Self::failed(failure);
                 (status, failure.code(), title)
             }
+            Self::Oip(kind, code) => {
+                let (status, title) = Self::oip(kind);
+                (status, code, title)
+            }
         }
     }
 
@@ -91,17 +100,45 @@ impl ProblemKind {
         }
     }
 
+    fn oip(kind: ErrorKind) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match kind {
+            ErrorKind::InvalidArgument => (S::BAD_REQUEST, "The request is not understood"),
+            ErrorKind::TooLarge => (S::PAYLOAD_TOO_LARGE, "The request is too large"),
+            ErrorKind::NotFound => (S::NOT_FOUND, "No such thing"),
+            ErrorKind::Forbidden => (S::FORBIDDEN, "Clients may not do this here"),
+            ErrorKind::Unsupported => (S::BAD_REQUEST, "This use of the call is not offered"),
+            ErrorKind::LoadFailed => (S::BAD_REQUEST, "The model could not be loaded"),
+            ErrorKind::Unavailable => (S::SERVICE_UNAVAILABLE, "The server cannot answer now"),
+            ErrorKind::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
+            ErrorKind::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
+        }
+    }
+
+    /// The status it is answered with.
+    pub(super) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().1
     }
 
+    /// In a few words, the same each time.
+    pub(super) fn title(self) -> &'static str {
+        self.row().2
+    }
+
     /// A client may try the same request again soon.
     fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::NotReady | Self::ModelUnavailable | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+            Self::NotReady
+                | Self::ModelUnavailable
+                | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+                | Self::Oip(ErrorKind::Unavailable, _)
         )
     }
 }
@@ -116,12 +153,17 @@ pub struct Problem {
 }
 
 /// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProblemBody {
+    /// `urn:residual:problem:` and the code.
     r#type: String,
+    /// The kind in a few words, the same each time.
     title: &'static str,
+    /// The status of the answer, or what it would be if this were all of it.
     status: u16,
+    /// The kind, for programs: stable.
     code: &'static str,
+    /// What was found, what is allowed, and what to do.
     detail: String,
 }
 
@@ -142,8 +184,8 @@ impl Problem {
     }
 
     /// The route has another method.
-    pub(super) fn method_not_allowed(detail: String, allow: &'static str) -> Self {
-        Self { allow: Some(HeaderValue::from_static(allow)), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+    pub(super) fn method_not_allowed(detail: String, allow: &str) -> Self {
+        Self { allow: HeaderValue::try_from(allow).ok(), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
     }
 
     /// Attaches what the log should say and the client should not see.
@@ -191,24 +233,59 @@ fn shortened(detail: String) -> String {
 
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
-        let (kind, status) = (self.kind, self.kind.row().0);
-        let (cause, allow) = (self.cause.take(), self.allow.take());
-        let report = Report { outcome: kind.code(), cause, ..Report::default() };
-        let mut response = (status, Json(self.into_body())).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if kind.is_retryable() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-        }
-        if kind == ProblemKind::Failed(Failure::ShuttingDown) {
-            // The client's next request should go elsewhere.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if let Some(allow) = allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        response.extensions_mut().insert(report);
+        let (kind, cause, allow) = (self.kind, self.cause.take(), self.allow.take());
+        let mut response = respond(kind, cause, allow, self.into_body());
+        let problem = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem);
         response
+    }
+}
+
+impl Problem {
+    /// The answer of an API with a shape of its own: `body` as JSON in place of the document. Status, headers, and what log
+    /// and metrics say stay the same.
+    pub(super) fn into_response_with(self, body: impl Serialize) -> Response {
+        respond(self.kind, self.cause, self.allow, body)
+    }
+}
+
+/// An error of the Open Inference Protocol, and of all APIs that say no more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct V2Error {
+    /// What was found, what is allowed, what to do.
+    error: String,
+}
+
+impl Problem {
+    /// The answer of such an API.
+    pub(super) fn into_v2(self) -> Response {
+        let body = V2Error { error: self.detail.clone() };
+        self.into_response_with(body)
+    }
+}
+
+fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
+    let report = Report { outcome: kind.code(), cause, ..Report::default() };
+    let mut response = (kind.status(), Json(body)).into_response();
+    let headers = response.headers_mut();
+    if kind.is_retryable() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if kind.code() == Failure::ShuttingDown.code() {
+        // The client's next request should go elsewhere.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(allow) = allow {
+        headers.insert(header::ALLOW, allow);
+    }
+    response.extensions_mut().insert(report);
+    response
+}
+
+impl From<OipError> for Problem {
+    fn from(error: OipError) -> Self {
+        let OipError { kind, code, message, cause } = error;
+        Self { cause, ..Self::new(ProblemKind::Oip(kind, code), message) }
     }
 }
 
@@ -229,6 +306,12 @@ impl From<ClassifyError> for Problem {
                 Self::new(kind, "the model failed on this image; the server's log says why").because(&error)
             }
         }
+    }
+}
+
+impl From<UploadsFull> for Problem {
+    fn from(error: UploadsFull) -> Self {
+        Self::overloaded(error.to_string())
     }
 }
 

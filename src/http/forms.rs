@@ -175,7 +175,8 @@ impl<'de> DeserializeSeed<'de> for &mut Texts {
     }
 }
 
-fn decode_base64(text: &str) -> Result<Bytes, Problem> {
+/// One image out of a JSON text.
+pub(super) fn decode_base64(text: &str) -> Result<Bytes, Problem> {
     // `data:image/jpeg;base64,...` is what a browser's FileReader gives.
     let payload = match text.split_once(";base64,") {
         Some((scheme, payload)) if scheme.starts_with("data:") => payload,

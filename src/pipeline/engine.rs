@@ -1,17 +1,19 @@
 //! One served model: its pool of preparers, its queue, its workers. The stages know nothing of each other; this file
 //! strings them together.
 
+mod ask;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
-use super::batch::{self, Answer, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Queue};
+pub use ask::Ask;
+
+use super::batch::{self, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Queue};
 use super::choose::{Chooser, Chosen};
-use super::error::ClassifyError;
 use super::infer::{
     Batch, BatchForm, BatchSupport, Contract, Element, Environment, GpuOptions, Infer, InferError, InstanceGroup,
     Instances, Layout, LayoutRequest, ModelSource, OneImage, Placement, Precision, PrecisionChoice, Provider,
@@ -23,7 +25,7 @@ use super::preprocess::{Recipe, RecipeSteps};
 use super::proof::{self, Agreement};
 use super::types::{Sample, SampleShape};
 use crate::graph::Summary;
-use crate::telemetry::ModelMetrics;
+use crate::telemetry::{Counts, ModelMetrics};
 
 /// Everything that is known about a model before it runs. Filled by `zoo`.
 #[derive(Debug, Clone)]
@@ -77,15 +79,6 @@ pub struct EngineOptions {
     pub queue_images_max: usize,
 }
 
-/// What one request wants of one image.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask {
-    /// Classes wanted, 1 up to the model's number of classes.
-    pub top_k: usize,
-    /// When the answer is too late to be of use.
-    pub deadline: Instant,
-}
-
 /// A running model. Dropping it closes the queue, lets the workers answer what waits, and joins them.
 #[derive(Debug)]
 pub struct Engine {
@@ -121,7 +114,7 @@ pub struct Loaded {
 }
 
 /// The way a model runs, as the runtime tells it and as metadata shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Execution {
     /// The execution provider in use.
     pub provider: Provider,
@@ -290,6 +283,12 @@ impl Engine {
         &self.execution
     }
 
+    /// What was counted since the model was loaded.
+    #[must_use]
+    pub fn tally(&self) -> Counts {
+        self.metrics.tally()
+    }
+
     /// Brings the gauges up to date. Called when metrics are asked for: workers and preparers would race to set them.
     pub fn refresh_metrics(&self) {
         self.metrics.queue_len(self.queue.len());
@@ -301,57 +300,6 @@ impl Engine {
     /// [`BatchError::Overloaded`].
     pub fn reserve(&self, n: usize) -> Result<Vec<Place>, BatchError> {
         self.queue.reserve(n)
-    }
-
-    /// Classifies one upload. Dropping the future is how a caller leaves: whatever stage its image is in, the next one
-    /// does not begin.
-    ///
-    /// # Errors
-    /// [`ClassifyError`] of the stage that failed.
-    pub async fn classify(&self, place: Place, upload: Bytes, ask: Ask) -> Answer {
-        let answer = self.run_stages(place, upload, ask).await;
-        match &answer {
-            Ok(scored) => self.metrics.image_ok(&scored.times),
-            Err(error) => self.metrics.image_failed(error.code()),
-        }
-        answer
-    }
-
-    async fn run_stages(&self, place: Place, upload: Bytes, ask: Ask) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        let started = Instant::now();
-        let (pool, queue) = (self.pool.clone(), Arc::clone(&self.queue));
-        let spec = Arc::clone(&self.spec);
-        // One channel for both outcomes: the preparer answers if the image fails there, else the job carries the
-        // channel on to a worker. That is one wake-up of the caller instead of two.
-        let prepare = move || {
-            if reply.is_closed() {
-                return;
-            }
-            let prepared = match pool.prepare(&upload, &spec.recipe, started, ask.deadline) {
-                Ok(prepared) => prepared,
-                Err(error) => return drop(reply.send(Err(error))),
-            };
-            drop(upload);
-            let job = Job {
-                sample: prepared.sample,
-                top_k: ask.top_k,
-                image: prepared.image,
-                times: prepared.times,
-                deadline: ask.deadline,
-                reply,
-            };
-            if let Err(job) = queue.push(place, job) {
-                // Whether the caller is still there to hear it does not matter.
-                let _ = job.reply.send(Err(BatchError::Closed.into()));
-            }
-        };
-        self.pool.start(ask.deadline, prepare).await?;
-        match tokio::time::timeout_at(ask.deadline.into(), answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_dropped)) => Err(ClassifyError::Lost),
-            Err(_elapsed) => Err(ClassifyError::Late),
-        }
     }
 }
 

@@ -44,7 +44,7 @@ impl Labels {
 /// for itself and sum to anything. `top_k` above the number of classes returns them all.
 #[must_use]
 pub fn classify(row: &[f32], reading: Reading, labels: &Labels, top_k: usize) -> Classification {
-    let classes = &row[usize::from(reading.background)..];
+    let classes = reading.classes(row);
     let probability = probabilities(row, reading.scores);
     // Each meaning grows with its value, so that the ranking needs no probabilities.
     let predictions = top_indices(classes, top_k)
@@ -52,6 +52,13 @@ pub fn classify(row: &[f32], reading: Reading, labels: &Labels, top_k: usize) ->
         .map(|index| Prediction { index, label: Arc::clone(labels.get(index)), score: probability(classes[index]) })
         .collect();
     Classification { predictions }
+}
+
+/// The probability of each class, in the order of the index: the scores of [`classify`] for all classes.
+#[must_use]
+pub fn every_probability(row: &[f32], reading: Reading) -> Vec<f32> {
+    let probability = probabilities(row, reading.scores);
+    reading.classes(row).iter().map(|&value| probability(value)).collect()
 }
 
 /// What one value of `row` is as a probability.
@@ -76,7 +83,9 @@ fn probabilities(row: &[f32], scores: Scores) -> impl Fn(f32) -> f32 {
     }
 }
 
-fn top_indices(scores: &[f32], top_k: usize) -> Vec<usize> {
+/// Indices of the `top_k` largest values, largest first; equal values keep the order of the index.
+#[must_use]
+pub fn top_indices(scores: &[f32], top_k: usize) -> Vec<usize> {
     let better = |&a: &usize, &b: &usize| -> Ordering { scores[b].total_cmp(&scores[a]).then(a.cmp(&b)) };
     let mut indices: Vec<usize> = (0..scores.len()).collect();
     if 0 < top_k && top_k < indices.len() {
@@ -156,6 +165,8 @@ mod tests {
         fn top_k_is_the_start_of_the_full_ranking(logits in prop::collection::vec(-50.0f32..50.0, 1..200), k in 1usize..220) {
             let labels = letters(logits.len());
             let all = classify(&logits, SOFTMAX, &labels, logits.len()).predictions;
+            let every = every_probability(&logits, SOFTMAX);
+            prop_assert!(all.iter().all(|one| one.score.to_bits() == every[one.index].to_bits()));
             let some = classify(&logits, SOFTMAX, &labels, k).predictions;
             prop_assert_eq!(&all[..k.min(all.len())], &some[..]);
             prop_assert!(all.windows(2).all(|pair| pair[0].score >= pair[1].score));

@@ -14,7 +14,7 @@ use super::decode::budget::MemoryBudget;
 use super::decode::{self, DecodeError, DecodeOptions, Pending};
 use super::error::ClassifyError;
 use super::preprocess::{self, Recipe};
-use super::types::{ImageInfo, Sample};
+use super::types::{ImageInfo, Sample, SampleShape};
 use crate::telemetry::{Stage, StageTimes};
 
 /// The bounded pool that prepares images. Cheap to clone; clones share the bounds.
@@ -96,6 +96,20 @@ impl PreparePool {
         canvas.take_back(image);
         drop((workspace, reservation));
         Ok(Prepared { sample: Sample::lent(shape, values), image: info, times })
+    }
+
+    /// A sample whose values somebody else has: `fill` writes all of them, `[3,H,W]`.
+    ///
+    /// # Errors
+    /// Those of `fill`.
+    pub(super) fn sample<E>(
+        &self,
+        shape: SampleShape,
+        fill: impl FnOnce(&mut [f32]) -> Result<(), E>,
+    ) -> Result<Sample, E> {
+        let mut values = self.samples.lend(shape.len());
+        fill(&mut values)?;
+        Ok(Sample::lent(shape, values))
     }
 
     /// Bytes that decodes have reserved now.

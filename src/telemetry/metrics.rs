@@ -1,5 +1,6 @@
 //! Prometheus metrics, in base units (seconds, bytes, images). The names and labels are documented in `docs/METRICS.md`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
@@ -7,6 +8,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use super::tally::{Counts, Tally};
 use super::timing::{Stage, StageTimes};
 
 /// From 10 microseconds to 49 seconds in steps of 1.5: fine enough for a 1 ms ResNet-20 and wide enough for a queue that
@@ -139,6 +141,7 @@ impl Metrics {
             batch_images: self.batch_images.with_label_values(&[model, version]),
             runs: self.runs.clone(),
             queue_images: self.queue_images.with_label_values(&[model, version]),
+            tally: Arc::default(),
             model: model.to_owned(),
             version: version.to_owned(),
         }
@@ -214,19 +217,22 @@ pub struct ModelMetrics {
     batch_images: Histogram,
     runs: IntCounterVec,
     queue_images: IntGauge,
+    tally: Arc<Tally>,
 }
 
 impl ModelMetrics {
-    /// Counts one image that got its classes, with its stage times.
-    pub fn image_ok(&self, times: &StageTimes) {
+    /// Counts one image that got its answer after `took`, with its stage times.
+    pub fn image_ok(&self, times: &StageTimes, took: Duration) {
         self.images_ok.inc();
-        for (histogram, stage) in self.stage_seconds.iter().zip(Stage::ALL) {
-            histogram.observe(times.get(stage).as_secs_f64());
+        for (stage, duration) in times.passed() {
+            self.stage_seconds[stage as usize].observe(duration.as_secs_f64());
         }
+        self.tally.image_ok(times, took);
     }
 
-    /// Counts one image that got an error with this stable code.
-    pub fn image_failed(&self, code: &str) {
+    /// Counts one image that got an error with this stable code after `took`.
+    pub fn image_failed(&self, code: &str, took: Duration) {
+        self.tally.image_failed(took);
         self.images.with_label_values(&[self.model.as_str(), self.version.as_str(), code]).inc();
     }
 
@@ -235,8 +241,15 @@ impl ModelMetrics {
         self.queue_images.set(i64::try_from(len).unwrap_or(i64::MAX));
     }
 
+    /// What was counted since the model was loaded.
+    #[must_use]
+    pub fn tally(&self) -> Counts {
+        self.tally.counts()
+    }
+
     /// Counts one run of a batch of `len` images on so many cores.
-    pub fn run(&self, len: usize, cores: usize) {
+    pub fn run(&self, len: usize, cores: usize, took: Duration) {
+        self.tally.run(len, took);
         #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 images")]
         self.batch_images.observe(len as f64);
         self.runs.with_label_values(&[self.model.as_str(), self.version.as_str(), &cores.to_string()]).inc();
@@ -253,8 +266,8 @@ mod tests {
         let mut times = StageTimes::default();
         times.set(Stage::Infer, Duration::from_millis(3));
         let model = metrics.model("m", "2");
-        model.image_ok(&times);
-        model.image_failed("broken_image");
+        model.image_ok(&times, Duration::from_millis(4));
+        model.image_failed("broken_image", Duration::ZERO);
         metrics.request("/api/v1/classify", "m", "ok", Duration::from_millis(4));
         let text = metrics.render();
         for line in [

@@ -3,7 +3,9 @@
 
 pub mod logging;
 pub mod metrics;
+pub mod tally;
 pub mod timing;
 
 pub use metrics::{Metrics, ModelInfo, ModelMetrics};
+pub use tally::Counts;
 pub use timing::{Stage, StageTimes};

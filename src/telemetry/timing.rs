@@ -38,21 +38,26 @@ impl Stage {
 /// Times of one image (or, of a request with several, the longest of each stage) and the size of its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StageTimes {
-    durations: [Duration; Stage::ALL.len()],
+    durations: [Option<Duration>; Stage::ALL.len()],
     /// Images in the batch this image was computed with; 0 when it never reached one.
     pub batch_len: usize,
 }
 
 impl StageTimes {
-    /// The time spent in `stage`.
+    /// The time spent in `stage`; none where it was left out, as decoding is for a tensor.
     #[must_use]
-    pub fn get(&self, stage: Stage) -> Duration {
+    pub fn get(&self, stage: Stage) -> Option<Duration> {
         self.durations[stage as usize]
+    }
+
+    /// The stages that were passed, with the time spent in each.
+    pub fn passed(&self) -> impl Iterator<Item = (Stage, Duration)> {
+        Stage::ALL.into_iter().filter_map(|stage| Some((stage, self.get(stage)?)))
     }
 
     /// Records the time spent in `stage`.
     pub fn set(&mut self, stage: Stage, duration: Duration) {
-        self.durations[stage as usize] = duration;
+        self.durations[stage as usize] = Some(duration);
     }
 
     /// The longer of both in every stage: images of one request run side by side, so their sum would exceed the
@@ -72,8 +77,8 @@ impl StageTimes {
     pub fn server_timing(&self, total: Duration) -> String {
         let mut value = String::with_capacity(160);
         if self.batch_len > 0 {
-            for stage in Stage::ALL {
-                push_metric(&mut value, stage.name(), self.get(stage));
+            for (stage, duration) in self.passed() {
+                push_metric(&mut value, stage.name(), duration);
             }
             let _ = write!(value, "batch;desc=\"{}\", ", self.batch_len);
         }
@@ -116,8 +121,9 @@ mod tests {
         b.set(Stage::Infer, Duration::from_millis(7));
         b.batch_len = 2;
         let both = a.max(b);
-        assert_eq!(both.get(Stage::Decode), Duration::from_millis(5));
-        assert_eq!(both.get(Stage::Infer), Duration::from_millis(7));
+        assert_eq!(both.get(Stage::Decode), Some(Duration::from_millis(5)));
+        assert_eq!(both.get(Stage::Infer), Some(Duration::from_millis(7)));
+        assert_eq!(both.get(Stage::Queue), None);
         assert_eq!(both.batch_len, 2);
     }
 }

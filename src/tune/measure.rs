@@ -34,7 +34,7 @@ pub async fn measure(
         for upload in uploads.iter().cycle().skip(index % uploads.len().max(1)) {
             let began = Instant::now();
             let place = engine.reserve(1)?.pop().expect("one place was reserved");
-            let ask = Ask { top_k: 1, deadline: began + ANSWER_TIME_MAX };
+            let ask = Ask::new(1, began + ANSWER_TIME_MAX);
             engine.classify(place, upload.clone(), ask).await?;
             // From here on others are leaving, and those that are left have it too easy.
             if stopped.get() {

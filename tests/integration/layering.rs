@@ -7,18 +7,39 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("cli", &["config", "graph", "machine", "pipeline", "runtime", "serve", "shutdown", "telemetry", "tune", "zoo"]),
     ("tune", &["machine", "models", "pipeline", "zoo"]),
-    ("serve", &["config", "http", "machine", "models", "pipeline", "runtime", "shutdown", "telemetry", "zoo"]),
-    ("config", &["pipeline", "zoo"]),
-    ("http", &["graph", "models", "pipeline", "shutdown", "telemetry", "zoo"]),
+    (
+        "serve",
+        &[
+            "apis",
+            "config",
+            "edge",
+            "grpc",
+            "http",
+            "machine",
+            "models",
+            "oip",
+            "pipeline",
+            "runtime",
+            "shutdown",
+            "telemetry",
+            "zoo",
+        ],
+    ),
+    ("config", &["apis", "pipeline", "zoo"]),
+    ("oip", &["models", "pipeline", "shutdown", "telemetry"]),
+    ("http", &["apis", "edge", "graph", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("grpc", &["edge", "oip", "pipeline", "shutdown", "telemetry"]),
+    ("edge", &["shutdown", "telemetry"]),
     ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),
     ("pipeline", &["graph", "telemetry"]),
     ("graph", &[]),
     ("runtime", &[]),
     ("shutdown", &[]),
+    ("apis", &[]),
     ("machine", &[]),
     ("telemetry", &[]),
 ];

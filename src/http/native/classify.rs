@@ -5,6 +5,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::App;
@@ -22,33 +23,73 @@ use crate::telemetry::StageTimes;
 /// Classes in an answer when the client does not say. Capped by the classes there are.
 const TOP_K_DEFAULT: usize = 5;
 
-/// The answer for one image.
-#[derive(Serialize)]
-struct OneAnswer<'a> {
-    model: &'a str,
-    model_version: &'a str,
-    predictions: Vec<Prediction>,
-    image: ImageInfo,
-}
-
-/// The answer for several images, in the order they came.
-#[derive(Serialize)]
-struct ManyAnswers<'a> {
-    model: &'a str,
-    model_version: &'a str,
-    results: Vec<ItemAnswer>,
+/// What comes back: of one image its classes, of several a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "ClassifyAnswer")]
+pub(super) enum Answer<'a> {
+    /// The answer for one image.
+    One {
+        /// The model that answered.
+        model: &'a str,
+        /// Its version.
+        model_version: &'a str,
+        /// The best classes, highest score first.
+        predictions: Vec<Prediction>,
+        /// What was uploaded.
+        image: ImageInfo,
+    },
+    /// The answer for several images, in the order they came.
+    Many {
+        /// The model that answered.
+        model: &'a str,
+        /// Its version.
+        model_version: &'a str,
+        /// As many as there were images.
+        results: Vec<ItemAnswer>,
+    },
 }
 
 /// One of several: its classes, or what was wrong with it alone.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-enum ItemAnswer {
-    Classified { predictions: Vec<Prediction>, image: ImageInfo },
-    Failed { error: ProblemBody },
+#[schemars(rename = "ClassifyItem")]
+pub(super) enum ItemAnswer {
+    /// Its classes.
+    Classified {
+        /// The best classes, highest score first.
+        predictions: Vec<Prediction>,
+        /// What was uploaded.
+        image: ImageInfo,
+    },
+    /// What was wrong with it.
+    Failed {
+        /// A problem, as it would be answered if this image had come alone.
+        error: ProblemBody,
+    },
+}
+
+/// Images inside JSON.
+// Only the schema: `forms.rs` reads the body by itself, to end at the bound of one request.
+#[derive(JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum ImagesAsJson {
+    /// One image, to be answered by itself.
+    One {
+        /// Base64; `data:image/...;base64,` may stand before it.
+        image: String,
+    },
+    /// Several images, to be answered as a list.
+    Many {
+        /// Base64 of each.
+        #[schemars(length(min = 1))]
+        images: Vec<String>,
+    },
 }
 
 /// Answers the route. Whatever the outcome, the report names the model that was asked.
-pub(in crate::http) async fn classify(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn classify(State(app): State<App>, request: Request) -> Response {
     let admitted = admit(&app, request.uri());
     let (engine, top_k) = match admitted {
         Ok(admitted) => admitted,
@@ -74,14 +115,14 @@ async fn answer(app: &App, engine: &Engine, request: Request, top_k: usize) -> R
     // The share is held to the end: the images live as long.
     let Received { upload, share: _share, deadline } =
         upload::receive(request, &app.limits, &app.uploads, &app.pool).await?;
-    let ask = Ask { top_k, deadline };
+    let ask = Ask::new(top_k, deadline);
     let spec = engine.spec();
     match upload {
         Upload::One(image) => {
             let place = engine.reserve(1)?.pop().expect("one place was reserved");
             let Scored { classification, image, times } = engine.classify(place, image?, ask).await?;
             let predictions = classification.predictions;
-            let answer = OneAnswer { model: &spec.name, model_version: &spec.version, predictions, image };
+            let answer = Answer::One { model: &spec.name, model_version: &spec.version, predictions, image };
             Ok(with_report(Json(answer), Report { times, ..Report::default() }))
         }
         Upload::Many(images) => {
@@ -93,7 +134,7 @@ async fn answer(app: &App, engine: &Engine, request: Request, top_k: usize) -> R
             let outcomes = join_all(asked).await;
             let report = report_on(&outcomes);
             let results = outcomes.into_iter().map(ItemAnswer::from).collect();
-            let answer = ManyAnswers { model: &spec.name, model_version: &spec.version, results };
+            let answer = Answer::Many { model: &spec.name, model_version: &spec.version, results };
             Ok(with_report(Json(answer), report))
         }
     }

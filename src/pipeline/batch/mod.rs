@@ -6,12 +6,14 @@
 mod cores;
 mod decide;
 mod queue;
+mod reply;
 mod worker;
 
 pub use cores::Cores;
 pub use decide::{BatchLimits, Decision, Group, Room, decide};
 pub use queue::{Instances, Place, Queue, Run, Taken, Waiting};
-pub use worker::{Answer, Answering, Job, Lane, Scored, work};
+pub use reply::{Answer, Reply, Row, RowOf, Scored};
+pub use worker::{Answering, Job, Lane, work};
 
 /// Why an image got no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -28,10 +28,11 @@ pub use readback::{Nodes, Placement};
 pub use register::{GpuOptions, SessionOptions};
 pub use session::{ModelSource, Session};
 pub use signature::{
-    BatchForm, BatchSupport, Contract, Element, InputSignature, OutputSignature, Reading, Rows, Scores, ScoresSource,
-    Signature, TensorLayout,
+    Activation, BatchForm, BatchSupport, Contract, Element, InputSignature, OutputSignature, Reading, Rows, Scores,
+    ScoresSource, Signature, TensorLayout,
 };
-pub use tensors::{Batch, RawScores, Values};
+pub(super) use tensors::read_sample;
+pub use tensors::{Batch, RawScores, TensorError, Values};
 
 /// Computes the scores of a batch. Implemented by [`Session`], and by fakes in tests and benches.
 pub trait Infer: std::fmt::Debug {

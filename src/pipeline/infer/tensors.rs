@@ -158,6 +158,106 @@ fn write<T>(source: &[f32], target: &mut [T], layout: TensorLayout, convert: imp
     }
 }
 
+impl Element {
+    /// Bytes of one value.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+        }
+    }
+
+    /// Appends `values` in this type, little-endian.
+    pub fn write(self, values: &[f32], target: &mut Vec<u8>) {
+        target.reserve(values.len() * self.bytes());
+        let values = values.iter().copied();
+        match self {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+            Self::U8 => target.extend(values.map(|value| value as u8)),
+            Self::F16 => target.extend(values.flat_map(|value| f16::from_f32(value).to_le_bytes())),
+            Self::Bf16 => target.extend(values.flat_map(|value| bf16::from_f32(value).to_le_bytes())),
+            Self::F32 => target.extend(values.flat_map(f32::to_le_bytes)),
+            Self::F64 => target.extend(values.flat_map(|value| f64::from(value).to_le_bytes())),
+        }
+    }
+}
+
+/// Reads one image of a tensor that a client sent in the graph's own layout and type.
+/// raw: `[3,H,W]` or `[H,W,3]`, little-endian -> target: `[3,H,W]` f32
+///
+/// # Errors
+/// [`TensorError`]; then `target` holds nothing of use.
+pub(in crate::pipeline) fn read_sample(
+    raw: &[u8],
+    element: Element,
+    layout: TensorLayout,
+    target: &mut [f32],
+) -> Result<(), TensorError> {
+    let expected = target.len() * element.bytes();
+    if raw.len() != expected {
+        return Err(TensorError::Bytes { found: raw.len(), expected });
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "samples are f32; what is beyond them becomes infinite")]
+    match element {
+        Element::U8 => read(raw.as_chunks().0, layout, target, |[byte]: [u8; 1]| f32::from(byte)),
+        Element::F16 => read(raw.as_chunks().0, layout, target, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        Element::Bf16 => read(raw.as_chunks().0, layout, target, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        Element::F32 => read(raw.as_chunks().0, layout, target, f32::from_le_bytes),
+        Element::F64 => read(raw.as_chunks().0, layout, target, |bytes| f64::from_le_bytes(bytes) as f32),
+    }
+    // Without a way out half way, so that eight values are looked at together.
+    if target.iter().fold(true, |all, value| all & value.is_finite()) {
+        return Ok(());
+    }
+    let index = target.iter().position(|value| !value.is_finite()).unwrap_or_default();
+    Err(TensorError::NotFinite { value: target[index].to_string() })
+}
+
+fn read<const BYTES: usize>(
+    raw: &[[u8; BYTES]],
+    layout: TensorLayout,
+    target: &mut [f32],
+    convert: impl Fn([u8; BYTES]) -> f32,
+) {
+    match layout {
+        TensorLayout::Nchw => {
+            for (target, &value) in target.iter_mut().zip(raw) {
+                *target = convert(value);
+            }
+        }
+        TensorLayout::Nhwc => {
+            let (red, rest) = target.split_at_mut(raw.len() / SampleShape::CHANNELS);
+            let (green, blue) = rest.split_at_mut(red.len());
+            let pixels = raw.as_chunks::<{ SampleShape::CHANNELS }>().0;
+            for (pixel, ((red, green), blue)) in pixels.iter().zip(red.iter_mut().zip(green).zip(blue)) {
+                [*red, *green, *blue] = pixel.map(&convert);
+            }
+        }
+    }
+}
+
+/// Why the bytes of a tensor are no sample.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// Too few or too many.
+    #[error("one image has {found} bytes, expected {expected}")]
+    Bytes {
+        /// Bytes that are there.
+        found: usize,
+        /// Bytes of one image.
+        expected: usize,
+    },
+    /// NaN or infinite, which would make every score so.
+    #[error("a value is {value}; every value must be finite (in 32-bit floats)")]
+    NotFinite {
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+}
+
 /// What a run returned: one row of values an image, `[rows, width]` f32. What they mean is the signature's to say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawScores {
@@ -289,6 +389,46 @@ mod tests {
                 assert_eq!(of(element), expected, "{element:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_tensor_in_the_graphs_own_form_is_read_as_it_was_written() {
+        let sample = Sample::new(SampleShape { height: 2, width: 2 }, (0..12u8).map(f32::from).collect());
+        for layout in [TensorLayout::Nchw, TensorLayout::Nhwc] {
+            for element in [Element::U8, Element::F16, Element::Bf16, Element::F32, Element::F64] {
+                let mut batch = Batch::new(BatchForm { sample: sample.shape(), layout, element, rows: Rows::UpTo(1) });
+                batch.push(&sample);
+                let raw: Vec<u8> = match batch.values() {
+                    Values::U8(values) => values.to_vec(),
+                    Values::F16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                    Values::Bf16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                    Values::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                    Values::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                };
+                let mut found = vec![f32::NAN; 12];
+                read_sample(&raw, element, layout, &mut found).unwrap();
+                assert_eq!(found, sample.values(), "{layout:?} {element:?}");
+                if layout == TensorLayout::Nchw {
+                    let mut written = Vec::new();
+                    element.write(sample.values(), &mut written);
+                    assert_eq!(written, raw, "{element:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tensor_that_lies_about_its_size_or_is_not_finite_is_refused() {
+        let mut target = [0.0; 3];
+        let mut read = |raw: &[u8], element| read_sample(raw, element, TensorLayout::Nchw, &mut target);
+        assert_eq!(read(&[0; 11], Element::F32), Err(TensorError::Bytes { found: 11, expected: 12 }));
+        assert_eq!(read(&[0; 13], Element::F32), Err(TensorError::Bytes { found: 13, expected: 12 }));
+        assert_eq!(read(&[], Element::U8), Err(TensorError::Bytes { found: 0, expected: 3 }));
+        let mut raw = Vec::new();
+        Element::F32.write(&[0.0, f32::NAN, 1.0], &mut raw);
+        assert_eq!(read(&raw, Element::F32), Err(TensorError::NotFinite { value: "NaN".to_owned() }));
+        let huge: Vec<u8> = [0.0, 1e300, 0.0].into_iter().flat_map(f64::to_le_bytes).collect();
+        assert_eq!(read(&huge, Element::F64), Err(TensorError::NotFinite { value: "inf".to_owned() }));
     }
 
     #[test]

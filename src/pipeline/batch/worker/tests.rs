@@ -1,12 +1,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::pipeline::batch::{BatchLimits, Cores, Instances};
+use crate::pipeline::batch::{Answer, BatchLimits, Cores, Instances, Row, RowOf};
+use crate::pipeline::error::ClassifyError;
 use crate::pipeline::infer::{BatchForm, Element, RawScores, Rows, Scores, TensorLayout, Values};
-use crate::pipeline::types::{ImageFormat, SampleShape};
+use crate::pipeline::types::{ImageFormat, ImageInfo, SampleShape};
 use crate::telemetry::Metrics;
 
 const SHAPE: SampleShape = SampleShape { height: 1, width: 1 };
@@ -67,11 +69,14 @@ impl Bench {
         let (reply, caller) = oneshot::channel();
         let job = Job {
             sample: Sample::new(SHAPE, vec![first_value; 3]),
-            top_k: 1,
-            image: ImageInfo { width: 1, height: 1, format: ImageFormat::Png },
             times: StageTimes::default(),
             deadline,
-            reply,
+            reply: Reply::Classes {
+                top_k: 1,
+                reading: None,
+                image: ImageInfo { width: 1, height: 1, format: ImageFormat::Png },
+                to: reply,
+            },
         };
         let place = self.queue.reserve(1).unwrap().pop().unwrap();
         assert!(self.queue.push(place, job).is_ok());
@@ -169,4 +174,24 @@ fn a_nan_is_an_error_for_its_own_image_and_never_an_answer() {
     assert!(answers[0].as_ref().unwrap().is_ok());
     let error = answers[1].as_ref().unwrap().as_ref().unwrap_err();
     assert!(matches!(error, ClassifyError::Infer(InferError::NotFinite { class: 0, .. })), "{error}");
+}
+
+#[test]
+fn a_caller_gets_all_values_as_the_graph_gives_them_or_as_probabilities() {
+    let bench = Bench::new(2);
+    let mut callers = Vec::new();
+    for of in [RowOf::Output, RowOf::Probabilities] {
+        let (to, caller) = oneshot::channel();
+        let sample = Sample::new(SHAPE, vec![3.0_f32.ln(); 3]);
+        let job =
+            Job { sample, times: StageTimes::default(), deadline: soon(), reply: Reply::Row { of, top_k: 1, to } };
+        assert!(bench.queue.push(bench.queue.reserve(1).unwrap().pop().unwrap(), job).is_ok());
+        callers.push(caller);
+    }
+    let mut bench = bench;
+    bench.run([]);
+    let rows: Vec<Row> = callers.iter_mut().map(|caller| caller.try_recv().unwrap().unwrap()).collect();
+    assert!(rows.iter().all(|row| row.best == [1]), "{rows:?}");
+    assert_eq!(rows[0].values, [0.0, 3.0_f32.ln()]);
+    assert!((rows[1].values[0] - 0.25).abs() < 1e-6 && (rows[1].values[1] - 0.75).abs() < 1e-6, "{rows:?}");
 }

@@ -1,0 +1,289 @@
+//! One inference: tensors in, tensors out.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::describe::{self, IMAGE_INPUT};
+use super::outputs::Outputs;
+use super::tensor::{Datatype, Tensor, split_bytes};
+use super::{ErrorKind, Face, Oip, OipError};
+use crate::models::Handle;
+use crate::pipeline::batch::{Row, RowOf};
+use crate::pipeline::{ClassifyError, Sample};
+use crate::telemetry::StageTimes;
+
+/// Tensors up to this size are taken apart where they are; larger ones in the pool, since an async thread must not compute
+/// for long. Reading 256 KiB takes about 50 microseconds.
+const INLINE_BYTES_MAX: usize = 256 * 1024;
+
+/// One value of a request's, an input's or an output's parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Parameter {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A whole number above those.
+    Uint(u64),
+    /// Any other number.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+/// Parameters by name.
+pub type Parameters = BTreeMap<String, Parameter>;
+
+/// One request, taken apart by its wire.
+#[derive(Debug, Clone)]
+pub struct InferRequest {
+    /// The model, by the name of one of its faces.
+    pub model: String,
+    /// Its version; the newest if none.
+    pub version: Option<String>,
+    /// Comes back in the answer.
+    pub id: Option<String>,
+    /// What the protocol does not know comes back in the answer.
+    pub parameters: Parameters,
+    /// The tensors.
+    pub inputs: Vec<Tensor>,
+    /// What is wanted; everything if empty.
+    pub outputs: Vec<WantedOutput>,
+    /// When the client stops waiting, where its wire says so.
+    pub deadline: Option<Instant>,
+}
+
+/// One output that a client wants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WantedOutput {
+    /// Its name.
+    pub name: String,
+    /// Its parameters: `classification` asks for the best classes instead of the values.
+    pub parameters: Parameters,
+}
+
+/// One answer.
+#[derive(Debug, Clone)]
+pub struct InferResponse {
+    /// The name that was asked for.
+    pub model: String,
+    /// The version that answered.
+    pub version: String,
+    /// That of the request.
+    pub id: Option<String>,
+    /// Those of the request that the protocol does not know.
+    pub parameters: Parameters,
+    /// The outputs, in the order in which they were asked for.
+    pub outputs: Vec<Tensor>,
+    /// The longest time of an image in each stage.
+    pub times: StageTimes,
+}
+
+impl Oip {
+    /// Runs a model. The images of a request are batched together and with those of others; one that fails fails them all.
+    /// Dropping the future is how a caller leaves.
+    ///
+    /// # Errors
+    /// [`OipError`] that says which part of the request is wrong, or why there is no answer.
+    pub async fn infer(&self, request: InferRequest) -> Result<InferResponse, OipError> {
+        self.admit()?;
+        let face = self.face(&request.model, request.version.as_deref())?;
+        let deadline = self.deadline(&request)?;
+        let outputs = Outputs::wanted(&face, &request.outputs)?;
+        let input = self.only_input(&face, request.inputs)?;
+        let rows = match &face {
+            Face::Tensor(engine) => self.run_tensor(engine, input, outputs.top_k(), deadline).await?,
+            Face::Image(engine) => self.run_photos(engine, input, outputs.top_k(), deadline).await?,
+        };
+        let times = rows.iter().fold(StageTimes::default(), |all, row| all.max(row.times));
+        let parameters = request.parameters.into_iter().filter(|(name, _)| !is_known(name)).collect();
+        Ok(InferResponse {
+            model: request.model,
+            version: face.engine().spec().version.clone(),
+            id: request.id.filter(|id| !id.is_empty()),
+            parameters,
+            outputs: outputs.of(&rows)?,
+            times,
+        })
+    }
+
+    /// The settings' time limit, the client's `timeout` in microseconds, or its wire's: the first of them.
+    fn deadline(&self, request: &InferRequest) -> Result<Instant, OipError> {
+        let now = Instant::now();
+        let own = match request.parameters.get("timeout") {
+            None | Some(Parameter::Int(0)) => None,
+            Some(&Parameter::Int(micros)) if micros > 0 => {
+                now.checked_add(Duration::from_micros(micros.unsigned_abs()))
+            }
+            Some(&Parameter::Uint(micros)) => now.checked_add(Duration::from_micros(micros)),
+            Some(other) => {
+                return Err(OipError::invalid(format!(
+                    "parameter timeout is {other:?}; it is a whole number of microseconds, 0 for none"
+                )));
+            }
+        };
+        let limit = now + self.limits.request_timeout;
+        Ok([own, request.deadline].into_iter().flatten().fold(limit, Instant::min))
+    }
+
+    /// The model's one input, with the right name and type.
+    fn only_input(&self, face: &Face, inputs: Vec<Tensor>) -> Result<Tensor, OipError> {
+        let expected = describe::input(face);
+        let names: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+        if names != [expected.name.as_str()] {
+            let found = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(OipError::invalid(format!(
+                "model {:?} takes one input, {:?}; the request has {found}",
+                face.name(),
+                expected.name
+            )));
+        }
+        let input = inputs.into_iter().next().expect("there is one");
+        if input.datatype != expected.datatype {
+            return Err(OipError::invalid(format!(
+                "input {:?} is {}, expected {}",
+                input.name,
+                input.datatype.name(),
+                expected.datatype.name()
+            )));
+        }
+        Ok(input)
+    }
+
+    /// The images that a first dimension announces.
+    fn images(&self, found: i64) -> Result<usize, OipError> {
+        let max = self.limits.request_images_max;
+        match usize::try_from(found) {
+            Ok(images @ 1..) if images <= max => Ok(images),
+            Ok(1..) => Err(OipError::new(
+                ErrorKind::TooLarge,
+                "too_many_images",
+                format!("the request has {found} images, at most {max} are allowed; send several requests"),
+            )),
+            Ok(_) | Err(_) => Err(OipError::invalid(format!("the batch is {found}; send 1 to {max} images"))),
+        }
+    }
+
+    async fn run_tensor(
+        &self,
+        engine: &Handle,
+        input: Tensor,
+        top_k: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Row>, OipError> {
+        let expected = describe::graph_input(engine);
+        let (wanted, found) = (&expected.shape[1..], input.shape.get(1..));
+        if found != Some(wanted) {
+            return Err(OipError::invalid(format!(
+                "input {:?} has shape {:?}, expected {:?}; the first dimension is the batch",
+                input.name, input.shape, expected.shape
+            )));
+        }
+        let images = self.images(input.shape[0])?;
+        let sample = engine.spec().sample_shape.len() * engine.contract().signature.input.element.bytes();
+        let all = images.saturating_mul(sample);
+        if input.raw.len() != all {
+            return Err(OipError::invalid(format!(
+                "input {:?} has {} bytes; shape {:?} of {} is {all} bytes",
+                input.name,
+                input.raw.len(),
+                input.shape,
+                input.datatype.name()
+            )));
+        }
+        // Places first: overload is answered before anything is computed.
+        let places = engine.reserve(images)?;
+        let samples = self.samples(engine, input.raw, sample, deadline).await?;
+        let asked = places.into_iter().zip(samples).enumerate().map(|(index, (place, sample))| async move {
+            let row = engine.infer(place, sample, top_k, deadline).await;
+            row.map_err(|error| OipError::of_tensor(&error).of_image(index, images))
+        });
+        try_join_all(asked).await
+    }
+
+    /// Reads a tensor into samples, in the pool where it is large.
+    async fn samples(
+        &self,
+        engine: &Handle,
+        raw: Bytes,
+        sample: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Sample>, OipError> {
+        let read = move |engine: &Handle, raw: &[u8]| -> Result<Vec<Sample>, OipError> {
+            let images = raw.len() / sample;
+            let each = |(index, image)| {
+                let read = engine.sample(image);
+                read.map_err(|error| OipError::invalid(error.to_string()).of_image(index, images))
+            };
+            raw.chunks_exact(sample).enumerate().map(each).collect()
+        };
+        if raw.len() <= INLINE_BYTES_MAX {
+            return read(engine, &raw);
+        }
+        let (reply, answer) = oneshot::channel();
+        let engine = engine.clone();
+        let work = move || {
+            // The caller may have left meanwhile.
+            if !reply.is_closed() {
+                let _ = reply.send(read(&engine, &raw));
+            }
+        };
+        self.pool.start(deadline, work).await.map_err(|error| OipError::of_run(&error))?;
+        answer.await.map_err(|_| OipError::of_run(&ClassifyError::Lost))?
+    }
+
+    async fn run_photos(
+        &self,
+        engine: &Handle,
+        input: Tensor,
+        top_k: usize,
+        deadline: Instant,
+    ) -> Result<Vec<Row>, OipError> {
+        let ([batch] | [batch, 1]) = input.shape[..] else {
+            return Err(OipError::invalid(format!(
+                "input {IMAGE_INPUT:?} has shape {:?}, expected [N] or [N,1]: one encoded photo an element",
+                input.shape
+            )));
+        };
+        let images = self.images(batch)?;
+        let photos = split_bytes(&input.raw, images)?;
+        let places = engine.reserve(images)?;
+        let asked = places.into_iter().zip(photos).enumerate().map(|(index, (place, photo))| async move {
+            let row = engine.row(place, photo, RowOf::Probabilities, top_k, deadline).await;
+            row.map_err(|error| OipError::of_run(&error).of_image(index, images))
+        });
+        try_join_all(asked).await
+    }
+}
+
+/// Parameters of a request that mean something here. The others come back, so that a client finds what it sent.
+fn is_known(name: &str) -> bool {
+    ["timeout", "binary_data_output", "priority", "headers"].contains(&name)
+}
+
+/// Parameters that say how one tensor travels.
+pub(super) fn is_of_the_wire(name: &str) -> bool {
+    ["binary_data", "binary_data_size", "classification"].contains(&name)
+}
+
+impl Tensor {
+    /// A tensor of texts.
+    pub(super) fn of_texts<T: AsRef<[u8]>>(
+        name: &str,
+        shape: Vec<i64>,
+        texts: impl IntoIterator<Item = T>,
+    ) -> Result<Self, OipError> {
+        let mut raw = bytes::BytesMut::new();
+        for text in texts {
+            super::tensor::push_bytes(&mut raw, text.as_ref())?;
+        }
+        Ok(Self { name: name.to_owned(), datatype: Datatype::Bytes, shape, raw: raw.freeze() })
+    }
+}

@@ -1,0 +1,146 @@
+//! What a model has done since it was loaded.
+
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{Face, Oip, OipError};
+use crate::telemetry::tally::Sum;
+use crate::telemetry::{Counts, Stage};
+
+/// One version of one face of a model. Both faces show the work of the model behind them.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ModelStatistics {
+    /// The face's name.
+    pub name: String,
+    /// The version.
+    pub version: String,
+    /// When the last run ended, in milliseconds since 1970; 0 if there was none.
+    pub last_inference: u64,
+    /// Images that were computed.
+    pub inference_count: u64,
+    /// Runs of the model. Images by runs is the mean batch.
+    pub execution_count: u64,
+    /// By outcome and by stage. Each image counts as one request.
+    pub inference_stats: InferenceStatistics,
+    /// Of answers in parts, which there are none.
+    pub response_stats: Nothing,
+    /// By the images in a run.
+    pub batch_stats: Vec<BatchStatistics>,
+    /// Memory by device; not told.
+    pub memory_usage: [u8; 0],
+}
+
+/// An empty object.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+pub struct Nothing {}
+
+/// Sums over images.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct InferenceStatistics {
+    /// Answered.
+    pub success: Duration,
+    /// Got an error.
+    pub fail: Duration,
+    /// Waited for a worker.
+    pub queue: Duration,
+    /// Decoded and resized.
+    pub compute_input: Duration,
+    /// Were in a run; the time of the whole run counts for each of its images.
+    pub compute_infer: Duration,
+    /// Were turned into scores.
+    pub compute_output: Duration,
+    /// Answers are never taken from a cache.
+    pub cache_hit: Duration,
+    /// As `cache_hit`.
+    pub cache_miss: Duration,
+}
+
+/// Runs with so many images.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct BatchStatistics {
+    /// Images of a run.
+    pub batch_size: usize,
+    /// Filling the batch is part of `compute_infer`.
+    pub compute_input: Duration,
+    /// The runs.
+    pub compute_infer: Duration,
+    /// Answering is not counted by batches.
+    pub compute_output: Duration,
+}
+
+/// A number of events and their time.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+pub struct Duration {
+    /// How many.
+    pub count: u64,
+    /// How long together, in nanoseconds.
+    pub ns: u64,
+}
+
+impl From<Sum> for Duration {
+    fn from(Sum { count, time }: Sum) -> Self {
+        Self { count, ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) }
+    }
+}
+
+impl Oip {
+    /// The statistics of one face, or of both faces of all models.
+    ///
+    /// # Errors
+    /// [`OipError`] if the model that was named is not served.
+    pub fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Result<Vec<ModelStatistics>, OipError> {
+        self.admit()?;
+        let faces = match name {
+            Some(name) => vec![self.face(name, version)?],
+            None => {
+                let both = |engine: crate::models::Handle| [Face::Tensor(engine.clone()), Face::Image(engine)];
+                self.models.ready().into_iter().flat_map(both).collect()
+            }
+        };
+        Ok(faces.iter().map(ModelStatistics::of).collect())
+    }
+}
+
+impl ModelStatistics {
+    fn of(face: &Face) -> Self {
+        let counts = face.engine().tally();
+        let last = counts.last_run.and_then(|last| last.duration_since(SystemTime::UNIX_EPOCH).ok());
+        Self {
+            name: face.name(),
+            version: face.engine().spec().version.clone(),
+            last_inference: last.map_or(0, |last| u64::try_from(last.as_millis()).unwrap_or(u64::MAX)),
+            inference_count: counts.images(),
+            execution_count: counts.runs.values().map(|runs| runs.count).sum(),
+            inference_stats: InferenceStatistics::of(&counts),
+            response_stats: Nothing {},
+            batch_stats: counts.runs.iter().map(|(&images, &runs)| BatchStatistics::of(images, runs)).collect(),
+            memory_usage: [],
+        }
+    }
+}
+
+impl InferenceStatistics {
+    fn of(counts: &Counts) -> Self {
+        let (decode, preprocess) = (counts.stage(Stage::Decode), counts.stage(Stage::Preprocess));
+        Self {
+            success: counts.ok.into(),
+            fail: counts.failed.into(),
+            queue: counts.stage(Stage::Queue).into(),
+            // As many as were answered: a tensor passes this stage in no time.
+            compute_input: Sum { count: counts.ok.count, time: decode.time + preprocess.time }.into(),
+            compute_infer: counts.stage(Stage::Infer).into(),
+            compute_output: counts.stage(Stage::Postprocess).into(),
+            cache_hit: Duration::default(),
+            cache_miss: Duration::default(),
+        }
+    }
+}
+
+impl BatchStatistics {
+    fn of(batch_size: usize, runs: Sum) -> Self {
+        let none = Duration { count: runs.count, ns: 0 };
+        Self { batch_size, compute_input: none, compute_infer: runs.into(), compute_output: none }
+    }
+}

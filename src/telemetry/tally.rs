@@ -1,0 +1,114 @@
+//! Sums since a model was loaded, for those who ask a server for its statistics instead of reading its metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::timing::{Stage, StageTimes};
+
+/// A number of events and the time they took together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sum {
+    /// How many.
+    pub count: u64,
+    /// How long, all together.
+    pub time: Duration,
+}
+
+impl Sum {
+    fn add(&mut self, time: Duration) {
+        self.count += 1;
+        self.time += time;
+    }
+}
+
+/// What one engine has done. Images are counted, not requests: one request may bring many.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Images that got their answer, with the time from their admission to it.
+    pub ok: Sum,
+    /// Images that got an error.
+    pub failed: Sum,
+    /// The images that passed each stage, in the order of [`Stage::ALL`]; of those that were answered.
+    pub stages: [Sum; Stage::ALL.len()],
+    /// Runs of the model by the images in each.
+    pub runs: BTreeMap<usize, Sum>,
+    /// When the last run ended.
+    pub last_run: Option<SystemTime>,
+}
+
+impl Counts {
+    /// The images that passed `stage`.
+    #[must_use]
+    pub fn stage(&self, stage: Stage) -> Sum {
+        self.stages[stage as usize]
+    }
+
+    /// Images that were computed.
+    #[must_use]
+    pub fn images(&self) -> u64 {
+        self.runs.iter().map(|(&images, runs)| images as u64 * runs.count).sum()
+    }
+}
+
+/// The counts of one engine while they grow.
+#[derive(Debug, Default)]
+pub(super) struct Tally(Mutex<Counts>);
+
+impl Tally {
+    pub(super) fn image_ok(&self, times: &StageTimes, took: Duration) {
+        self.change(|counts| {
+            counts.ok.add(took);
+            for (stage, time) in times.passed() {
+                counts.stages[stage as usize].add(time);
+            }
+        });
+    }
+
+    pub(super) fn image_failed(&self, took: Duration) {
+        self.change(|counts| counts.failed.add(took));
+    }
+
+    pub(super) fn run(&self, images: usize, took: Duration) {
+        self.change(|counts| {
+            counts.runs.entry(images).or_default().add(took);
+            counts.last_run = Some(SystemTime::now());
+        });
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.change(|counts| counts.clone())
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
+        // Additions cannot panic half way, so that a poisoned lock still guards whole counts.
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_runs_and_stages_add_up() {
+        let tally = Tally::default();
+        let mut times = StageTimes::default();
+        times.set(Stage::Queue, Duration::from_millis(2));
+        tally.run(2, Duration::from_millis(8));
+        tally.run(1, Duration::from_millis(5));
+        tally.run(2, Duration::from_millis(8));
+        for _ in 0..4 {
+            tally.image_ok(&times, Duration::from_millis(10));
+        }
+        tally.image_failed(Duration::from_millis(1));
+        let counts = tally.counts();
+        assert_eq!(counts.images(), 5);
+        assert_eq!(counts.runs[&2], Sum { count: 2, time: Duration::from_millis(16) });
+        assert_eq!(counts.ok, Sum { count: 4, time: Duration::from_millis(40) });
+        assert_eq!(counts.failed.count, 1);
+        assert_eq!(counts.stage(Stage::Queue), Sum { count: 4, time: Duration::from_millis(8) });
+        assert_eq!(counts.stage(Stage::Decode), Sum::default());
+        assert!(counts.last_run.is_some());
+    }
+}
