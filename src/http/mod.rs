@@ -1,5 +1,7 @@
 //! The HTTP edge: uploads, routes, errors. It decides nothing about images or models.
 
+mod asking;
+mod compat;
 mod error;
 mod fallback;
 mod forms;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 
 use axum::Router;
 
+pub use compat::{MultiModel, VertexRoutes};
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 
@@ -41,6 +44,8 @@ pub struct App {
     uploads: UploadMemory,
     metrics: Metrics,
     overload: Arc<OverloadLog>,
+    multi_model: Option<MultiModel>,
+    vertex: Option<VertexRoutes>,
 }
 
 impl App {
@@ -49,7 +54,14 @@ impl App {
     #[must_use]
     pub fn new(apis: Apis, oip: Oip, models: Models, limits: HttpLimits, pool: PreparePool, shared: Shared) -> Self {
         let Shared { uploads, phases, metrics } = shared;
-        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
+        let (overload, multi_model, vertex) = (Arc::default(), None, None);
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload, multi_model, vertex }
+    }
+
+    /// The same, as a platform wants it: models that come and go over SageMaker's API, Vertex AI's routes.
+    #[must_use]
+    pub fn on_platform(self, multi_model: Option<MultiModel>, vertex: Option<VertexRoutes>) -> Self {
+        Self { multi_model, vertex, ..self }
     }
 
     /// An edge without models.
@@ -85,10 +97,11 @@ fn routes(app: &App) -> Routes {
             routes = routes.merge(more());
         }
     }
-    routes
+    routes.merge(compat::routes(app))
 }
 
 /// The router of all of them.
 pub fn router(app: App) -> Router {
-    routes(&app).finish(app)
+    let router = routes(&app).finish(app.clone());
+    compat::before(router, &app)
 }

@@ -33,7 +33,11 @@ impl JsonPart {
     /// # Errors
     /// [`OipError`] if it is no number.
     pub(in crate::http) fn of(headers: &HeaderMap) -> Result<Self, OipError> {
-        let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(Self::All) };
+        let mut values = headers.get_all(HEADER_LENGTH).into_iter();
+        let Some(value) = values.next() else { return Ok(Self::All) };
+        if values.next().is_some() {
+            return Err(OipError::invalid("Inference-Header-Content-Length is given twice"));
+        }
         let text = value.to_str().unwrap_or("not printable").trim();
         text.parse().map(Self::Bytes).map_err(|_| {
             OipError::invalid(format!("Inference-Header-Content-Length is {text:?}; it is the number of bytes of JSON"))
