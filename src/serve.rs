@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::config::{
-    BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, ModelSettings, RuntimeSettings, Settings,
+    BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, PlatformSettings, RuntimeSettings, Settings,
 };
 use crate::edge::{Drained, Shared, UploadMemory};
 use crate::grpc::Grpc;
-use crate::http::{App, HttpLimits};
+use crate::http::{App, HttpLimits, MultiModel, VertexRoutes};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
 use crate::oip::{Oip, OipLimits};
@@ -127,6 +127,7 @@ impl Server {
         let shared = Shared { uploads, phases: lifecycle.phases(), metrics: metrics.clone() };
         let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone());
         let app = App::new(settings.http.apis.clone(), oip, models.clone(), limits, pool.clone(), shared.clone());
+        let app = on_platform(app, &settings.platforms);
         let ports = ports.serve(settings, app, grpc, &shared);
         Ok(Self { models, lifecycle, pool, metrics, settings: settings.clone(), ports })
     }
@@ -141,7 +142,7 @@ impl Server {
         let models = self.models.clone();
         let load = move || {
             let mut decided = None;
-            models.begin::<anyhow::Error>(source_of(&settings.models), || {
+            models.begin::<anyhow::Error>(source_of(&settings), || {
                 let ready = ready_runtime(&settings.runtime)?;
                 let starter = starter(&ready, &settings.runtime, &settings.batch, pool, metrics);
                 decided = Some(ready);
@@ -292,13 +293,26 @@ fn starter(
     Starter { environment: ready.environment.clone(), options, pool, metrics }
 }
 
-fn source_of(settings: &ModelSettings) -> Source {
+fn source_of(settings: &Settings) -> Source {
+    let models = &settings.models;
+    let begins_empty = settings.platforms.sagemaker_multi_model && models.model.is_empty() && models.models.is_none();
     Source {
-        repository: settings.models.clone(),
-        wanted: settings.wanted(),
-        default: settings.default_model.clone(),
-        presets: settings.preset.clone(),
+        repository: models.models.clone(),
+        wanted: if begins_empty { Vec::new() } else { models.wanted() },
+        default: models.default_model.clone(),
+        presets: models.preset.clone(),
     }
+}
+
+/// What platforms want of the edge.
+fn on_platform(app: App, settings: &PlatformSettings) -> App {
+    let multi_model =
+        settings.sagemaker_multi_model.then(|| MultiModel { root: settings.sagemaker_models_root.clone() });
+    let vertex = settings.vertex_predict_route.clone().map(|predict| VertexRoutes {
+        health: settings.vertex_health_route.clone().unwrap_or_else(|| predict.clone()),
+        predict,
+    });
+    app.on_platform(multi_model, vertex)
 }
 
 /// Decodes at the same time; the same for all models, whatever their provider.

@@ -1,4 +1,4 @@
-//! Settings: default < TOML file < `RESIDUAL_*` variable < flag.
+//! Settings: default < platform < TOML file < `RESIDUAL_*` variable < flag.
 //!
 //! The structs below are the one place where a setting is named, typed, bounded and explained. The flag `--batch-delay`,
 //! the variable `RESIDUAL_BATCH_DELAY` and the file's key `batch_delay` are the same setting; [`file`] derives the latter
@@ -6,6 +6,7 @@
 
 pub mod file;
 pub mod limits;
+pub mod platform;
 
 use std::path::PathBuf;
 
@@ -44,6 +45,9 @@ pub struct Settings {
     /// What uploads may be.
     #[command(flatten)]
     pub image: ImageSettings,
+    /// What platforms want that run the server as a container.
+    #[command(flatten)]
+    pub platforms: PlatformSettings,
     /// What the log says.
     #[command(flatten)]
     pub log: LogSettings,
@@ -292,6 +296,28 @@ pub enum ExifSetting {
     Ignore,
 }
 
+/// What SageMaker and Vertex AI say through their variables, which `platform.rs` reads.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Platforms")]
+pub struct PlatformSettings {
+    /// Models come and go over SageMaker's multi-model calls, /models. Without --model and --models the server begins with
+    /// none. SAGEMAKER_MULTI_MODEL=true turns it on.
+    #[arg(long, env = "RESIDUAL_SAGEMAKER_MULTI_MODEL", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true", require_equals = true, value_parser = BoolishValueParser::new())]
+    pub sagemaker_multi_model: bool,
+
+    /// Directory below which models of those calls must lie: clients name paths.
+    #[arg(long, env = "RESIDUAL_SAGEMAKER_MODELS_ROOT", value_name = "DIR", default_value = "/opt/ml/models")]
+    pub sagemaker_models_root: PathBuf,
+
+    /// Path of Vertex AI's predictions. Default: what AIP_PREDICT_ROUTE says, or none.
+    #[arg(long, env = "RESIDUAL_VERTEX_PREDICT_ROUTE", value_name = "PATH", value_parser = route)]
+    pub vertex_predict_route: Option<String>,
+
+    /// Path of Vertex AI's health probe. Default: what AIP_HEALTH_ROUTE says, or that of the predictions.
+    #[arg(long, env = "RESIDUAL_VERTEX_HEALTH_ROUTE", value_name = "PATH", value_parser = route)]
+    pub vertex_health_route: Option<String>,
+}
+
 /// Log level and form.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
@@ -363,6 +389,10 @@ impl Settings {
                 ),
             ),
         ];
+        if self.platforms.vertex_health_route.is_some() && self.platforms.vertex_predict_route.is_none() {
+            let text = "vertex_health_route is set and vertex_predict_route is not: Vertex AI asks at both";
+            return Err(SettingsError(text.to_owned()));
+        }
         match contradictions.into_iter().find(|(holds, _)| *holds) {
             Some((_, text)) => Err(SettingsError(text)),
             None => Ok(()),
@@ -405,6 +435,16 @@ fn duration(text: &str) -> Result<Time, String> {
 
 pub(crate) fn positive_duration(text: &str) -> Result<Time, String> {
     duration(text).and_then(|value| if value.is_zero() { Err("must be above 0s".to_owned()) } else { Ok(value) })
+}
+
+/// A path that a route can have as it is: the router gives braces a meaning of their own.
+fn route(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_graphic() && !"{}*?#%".contains(c);
+    if text.starts_with('/') && text.chars().all(is_plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a path that begins with a slash and has no spaces, braces, '*', '?', '#' or '%'".to_owned())
+    }
 }
 
 fn size(text: &str) -> Result<ByteSize, String> {

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A model in words and numbers.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Graph")]
 #[non_exhaustive]
 pub struct Summary {
     /// What it is called: `ResNet-50 v1.5`; for another network what can be said.
@@ -65,7 +67,7 @@ pub struct Summary {
 }
 
 /// Size of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InputSize {
     /// In pixels.
     pub width: u64,
@@ -76,7 +78,7 @@ pub struct InputSize {
 }
 
 /// What stands before the first block.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Stem {
     /// Its name.
     pub kind: StemKind,
@@ -91,7 +93,7 @@ pub struct Stem {
 }
 
 /// How a network begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StemKind {
     /// 7x7, stride 2, and a pool: He et al. 2015.
@@ -105,7 +107,7 @@ pub enum StemKind {
 }
 
 /// A group of blocks with the same number of channels.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Stage {
     /// Channels of its result.
     pub channels: u64,
@@ -122,7 +124,7 @@ pub struct Stage {
 }
 
 /// A residual block.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Block {
     /// What its residual function is made of.
     pub kind: BlockKind,
@@ -151,7 +153,7 @@ pub struct Block {
 }
 
 /// What a residual function is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockKind {
     /// 3x3, 3x3.
@@ -163,7 +165,7 @@ pub enum BlockKind {
 }
 
 /// Where the activations of a block stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
     /// Behind the sum.
@@ -173,7 +175,7 @@ pub enum Order {
 }
 
 /// How a block weighs its channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Attention {
     /// Pool, two layers with weights, sigmoid: Hu et al. 2017.
@@ -183,7 +185,7 @@ pub enum Attention {
 }
 
 /// A convolution.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Convolution {
     /// `[channels, inputs / groups, height, width]`.
     pub weight: Vec<u64>,
@@ -196,7 +198,7 @@ pub struct Convolution {
 }
 
 /// What a block adds to its residual function.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Shortcut {
     /// In one word.
     pub kind: ShortcutKind,
@@ -213,7 +215,7 @@ pub struct Shortcut {
 }
 
 /// What a shortcut does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ShortcutKind {
     /// Nothing: what was read is added as it is, or every second pixel of it. No weights.
@@ -229,7 +231,7 @@ pub enum ShortcutKind {
 }
 
 /// How many shortcuts of each kind there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[expect(missing_docs, reason = "the names of ShortcutKind")]
 pub struct Shortcuts {
     pub identity: u64,
@@ -240,7 +242,7 @@ pub struct Shortcuts {
 }
 
 /// What stands behind the last block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Head {
     /// Layers with names of their own, first to last.
     pub layers: Vec<String>,
@@ -251,7 +253,7 @@ pub struct Head {
 }
 
 /// What became of the batch norms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchNorm {
     /// They are layers of their own.
@@ -265,7 +267,7 @@ pub enum BatchNorm {
 }
 
 /// Integers in place of floating point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Quantisation {
     /// How.
     pub format: QuantisationFormat,
@@ -274,7 +276,7 @@ pub struct Quantisation {
 }
 
 /// How integers are used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QuantisationFormat {
     /// Not at all.
@@ -290,7 +292,7 @@ pub enum QuantisationFormat {
 }
 
 /// An input or output of the graph.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Port {
     /// Its name.
     pub name: String,
@@ -301,7 +303,7 @@ pub struct Port {
 }
 
 /// A dimension.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Dim {
     /// Always so many.
@@ -313,7 +315,7 @@ pub enum Dim {
 }
 
 /// A file that holds weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ExternalSummary {
     /// Its path below the directory of the model.
     pub location: String,

@@ -3,11 +3,13 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::middleware::Report;
 use crate::edge::UploadsFull;
 use crate::models::NotServed;
+use crate::oip::{ErrorKind, OipError};
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
@@ -37,9 +39,20 @@ pub enum ProblemKind {
     BodyTimeout,
     BodyTooLarge,
     TooManyImages,
+    BadTensor,
+    BadParameter,
+    ActivationImpossible,
+    NotOffered,
+    NotAcceptable,
+    BadModelPath,
+    AlreadyLoaded,
+    NotEnoughMemory,
+    LoadFailed,
     NotReady,
     /// The pipeline's own kinds.
     Failed(Failure),
+    /// Those of the Open Inference Protocol, with their code.
+    Oip(ErrorKind, &'static str),
 }
 
 impl ProblemKind {
@@ -68,10 +81,25 @@ impl ProblemKind {
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body has too many bytes"),
             Self::TooManyImages => (S::PAYLOAD_TOO_LARGE, "too_many_images", "The request has too many images"),
+            Self::BadTensor => (S::BAD_REQUEST, "bad_tensor", "The tensor does not fit the model"),
+            Self::BadParameter => (S::BAD_REQUEST, "bad_parameter", "A parameter is out of range"),
+            Self::ActivationImpossible => {
+                (S::UNPROCESSABLE_ENTITY, "activation_impossible", "The graph has applied another function already")
+            }
+            Self::NotOffered => (S::NOT_IMPLEMENTED, "not_offered", "This call is not offered"),
+            Self::NotAcceptable => (S::NOT_ACCEPTABLE, "not_acceptable", "There is no answer of that type"),
+            Self::BadModelPath => (S::BAD_REQUEST, "bad_model_path", "The model cannot be loaded from there"),
+            Self::AlreadyLoaded => (S::CONFLICT, "already_loaded", "A model of this name is loaded"),
+            Self::NotEnoughMemory => (S::INSUFFICIENT_STORAGE, "not_enough_memory", "The model does not fit"),
+            Self::LoadFailed => (S::UNPROCESSABLE_ENTITY, "load_failed", "The model could not be loaded"),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The server is starting"),
             Self::Failed(failure) => {
                 let (status, title) = Self::failed(failure);
                 (status, failure.code(), title)
+            }
+            Self::Oip(kind, code) => {
+                let (status, title) = Self::oip(kind);
+                (status, code, title)
             }
         }
     }
@@ -92,17 +120,45 @@ impl ProblemKind {
         }
     }
 
+    fn oip(kind: ErrorKind) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match kind {
+            ErrorKind::InvalidArgument => (S::BAD_REQUEST, "The request is not understood"),
+            ErrorKind::TooLarge => (S::PAYLOAD_TOO_LARGE, "The request is too large"),
+            ErrorKind::NotFound => (S::NOT_FOUND, "No such thing"),
+            ErrorKind::Forbidden => (S::FORBIDDEN, "Clients may not do this here"),
+            ErrorKind::Unsupported => (S::BAD_REQUEST, "This use of the call is not offered"),
+            ErrorKind::LoadFailed => (S::BAD_REQUEST, "The model could not be loaded"),
+            ErrorKind::Unavailable => (S::SERVICE_UNAVAILABLE, "The server cannot answer now"),
+            ErrorKind::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
+            ErrorKind::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),
+        }
+    }
+
+    /// The status it is answered with.
+    pub(super) fn status(self) -> StatusCode {
+        self.row().0
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {
         self.row().1
     }
 
+    /// In a few words, the same each time.
+    pub(super) fn title(self) -> &'static str {
+        self.row().2
+    }
+
     /// A client may try the same request again soon.
     fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::NotReady | Self::ModelUnavailable | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+            Self::NotReady
+                | Self::ModelUnavailable
+                | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
+                | Self::Oip(ErrorKind::Unavailable, _)
         )
     }
 }
@@ -117,12 +173,17 @@ pub struct Problem {
 }
 
 /// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ProblemBody {
+    /// `urn:residual:problem:` and the code.
     r#type: String,
+    /// The kind in a few words, the same each time.
     title: &'static str,
+    /// The status of the answer, or what it would be if this were all of it.
     status: u16,
+    /// The kind, for programs: stable.
     code: &'static str,
+    /// What was found, what is allowed, and what to do.
     detail: String,
 }
 
@@ -143,8 +204,8 @@ impl Problem {
     }
 
     /// The route has another method.
-    pub(super) fn method_not_allowed(detail: String, allow: &'static str) -> Self {
-        Self { allow: Some(HeaderValue::from_static(allow)), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+    pub(super) fn method_not_allowed(detail: String, allow: &str) -> Self {
+        Self { allow: HeaderValue::try_from(allow).ok(), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
     }
 
     /// Attaches what the log should say and the client should not see.
@@ -192,24 +253,138 @@ fn shortened(detail: String) -> String {
 
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
-        let (kind, status) = (self.kind, self.kind.row().0);
-        let (cause, allow) = (self.cause.take(), self.allow.take());
-        let report = Report { outcome: kind.code(), cause, ..Report::default() };
-        let mut response = (status, Json(self.into_body())).into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if kind.is_retryable() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
-        }
-        if kind == ProblemKind::Failed(Failure::ShuttingDown) {
-            // The client's next request should go elsewhere.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        if let Some(allow) = allow {
-            headers.insert(header::ALLOW, allow);
-        }
-        response.extensions_mut().insert(report);
+        let (kind, cause, allow) = (self.kind, self.cause.take(), self.allow.take());
+        let mut response = respond(kind, cause, allow, self.into_body());
+        let problem = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, problem);
         response
+    }
+}
+
+impl Problem {
+    /// The answer of an API with a shape of its own: `body` as JSON in place of the document. Status, headers, and what log
+    /// and metrics say stay the same.
+    pub(super) fn into_response_with(self, body: impl Serialize) -> Response {
+        respond(self.kind, self.cause, self.allow, body)
+    }
+}
+
+/// An error of the Open Inference Protocol, and of all APIs that say no more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct V2Error {
+    /// What was found, what is allowed, what to do.
+    error: String,
+}
+
+impl Problem {
+    /// The answer of such an API.
+    pub(super) fn into_v2(self) -> Response {
+        let body = V2Error { error: self.detail.clone() };
+        self.into_response_with(body)
+    }
+
+    /// The same of an API that knows fewer statuses: a body that is no image, or does not fit, is simply a wrong request.
+    pub(super) fn into_plain(self) -> Response {
+        let status = plain(self.kind.status());
+        let mut response = self.into_v2();
+        *response.status_mut() = status;
+        response
+    }
+
+    /// The answer of TorchServe.
+    pub(super) fn into_torchserve(self) -> Response {
+        let (status, r#type) = self.exception();
+        let body = TorchServeError { code: status.as_u16(), r#type, message: self.detail.clone() };
+        let mut response = self.into_response_with(body);
+        *response.status_mut() = status;
+        response
+    }
+
+    /// The answer to a probe that reads `status` alone.
+    pub(super) fn into_unhealthy(self) -> Response {
+        self.into_response_with(Ping { status: "Unhealthy" })
+    }
+
+    /// The exception that TorchServe's frontend would have met. Its own image handler makes a failed prediction (503) of a
+    /// photo that is none; here that is the request's fault.
+    fn exception(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        let status = plain(self.kind.status());
+        let name = match (self.kind, status) {
+            (ProblemKind::UnknownModel, _) => "ModelNotFoundException",
+            (ProblemKind::UnknownVersion, _) => "ModelVersionNotFoundException",
+            (_, S::NOT_FOUND) => "ResourceNotFoundException",
+            (_, S::METHOD_NOT_ALLOWED) => "MethodNotAllowedException",
+            (_, S::REQUEST_TIMEOUT | S::GATEWAY_TIMEOUT) => "RequestTimeoutException",
+            (_, S::PAYLOAD_TOO_LARGE) => "TooLongFrameException",
+            (_, S::SERVICE_UNAVAILABLE) => "ServiceUnavailableException",
+            (_, status) if status.is_server_error() => "InternalServerException",
+            _ => "BadRequestException",
+        };
+        (status, name)
+    }
+
+    /// The same, about one image of several.
+    #[must_use]
+    pub(super) fn of_item(self, index: usize, items: usize) -> Self {
+        if items == 1 { self } else { self.at(index) }
+    }
+
+    /// The same, about the image at `index`.
+    #[must_use]
+    pub(super) fn at(self, index: usize) -> Self {
+        Self { detail: format!("image {index}: {}", self.detail), ..self }
+    }
+}
+
+/// The status of an API that tells apart only whose fault it is.
+fn plain(status: StatusCode) -> StatusCode {
+    match status {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        status => status,
+    }
+}
+
+/// An error of TorchServe.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct TorchServeError {
+    /// The status again.
+    code: u16,
+    /// The simple name of a Java class.
+    r#type: &'static str,
+    /// What was found, what is allowed, what to do.
+    message: String,
+}
+
+/// What a probe is told.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Ping {
+    /// `Healthy` or `Unhealthy`.
+    pub(super) status: &'static str,
+}
+
+fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
+    let report = Report { outcome: kind.code(), cause, ..Report::default() };
+    let mut response = (kind.status(), Json(body)).into_response();
+    let headers = response.headers_mut();
+    if kind.is_retryable() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    }
+    if kind.code() == Failure::ShuttingDown.code() {
+        // The client's next request should go elsewhere.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(allow) = allow {
+        headers.insert(header::ALLOW, allow);
+    }
+    response.extensions_mut().insert(report);
+    response
+}
+
+impl From<OipError> for Problem {
+    fn from(error: OipError) -> Self {
+        let OipError { kind, code, message, cause } = error;
+        Self { cause, ..Self::new(ProblemKind::Oip(kind, code), message) }
     }
 }
 

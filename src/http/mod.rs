@@ -1,5 +1,7 @@
 //! The HTTP edge: uploads, routes, errors. It decides nothing about images or models.
 
+mod asking;
+mod compat;
 mod error;
 mod fallback;
 mod forms;
@@ -7,23 +9,28 @@ mod health;
 mod limits;
 mod middleware;
 mod native;
+mod oip;
+mod openapi;
+mod routes;
+mod template;
 mod upload;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
 
+pub use compat::{MultiModel, VertexRoutes};
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
 
-use crate::apis::Apis;
+use crate::apis::{Api, Apis};
 use crate::edge::{OverloadLog, Shared, UploadMemory};
 use crate::models::Models;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
+use routes::Routes;
 
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -37,6 +44,8 @@ pub struct App {
     uploads: UploadMemory,
     metrics: Metrics,
     overload: Arc<OverloadLog>,
+    multi_model: Option<MultiModel>,
+    vertex: Option<VertexRoutes>,
 }
 
 impl App {
@@ -45,25 +54,54 @@ impl App {
     #[must_use]
     pub fn new(apis: Apis, oip: Oip, models: Models, limits: HttpLimits, pool: PreparePool, shared: Shared) -> Self {
         let Shared { uploads, phases, metrics } = shared;
-        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
+        let (overload, multi_model, vertex) = (Arc::default(), None, None);
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload, multi_model, vertex }
+    }
+
+    /// The same, as a platform wants it: models that come and go over SageMaker's API, Vertex AI's routes.
+    #[must_use]
+    pub fn on_platform(self, multi_model: Option<MultiModel>, vertex: Option<VertexRoutes>) -> Self {
+        Self { multi_model, vertex, ..self }
+    }
+
+    /// An edge without models.
+    #[cfg(test)]
+    fn empty() -> Self {
+        use std::time::Duration;
+        let limits = HttpLimits {
+            body_bytes_max: 1 << 20,
+            request_images_max: 2,
+            body_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+        };
+        let memory = Arc::new(crate::pipeline::decode::budget::MemoryBudget::new(1 << 20));
+        let pool = PreparePool::new(1, memory, crate::pipeline::decode::DecodeOptions::default());
+        let (models, phases) = (Models::default(), crate::shutdown::Lifecycle::new().phases());
+        let oip_limits = crate::oip::OipLimits {
+            request_images_max: 2,
+            request_timeout: Duration::from_secs(1),
+            model_control: true,
+        };
+        let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
+        let shared = Shared { uploads: UploadMemory::new(1 << 20), phases, metrics: Metrics::new() };
+        Self::new(Apis::all(), oip, models, limits, pool, shared)
     }
 }
 
-/// Every route, on one screen.
+/// Every route. Each API lists its own on one screen.
+fn routes(app: &App) -> Routes {
+    let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
+    let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
+    for (api, more) in others {
+        if app.apis.has(api) {
+            routes = routes.merge(more());
+        }
+    }
+    routes.merge(compat::routes(app))
+}
+
+/// The router of all of them.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/", get(native::index))
-        .route("/api/v1/classify", post(native::classify))
-        .route("/api/v1/models", get(native::models))
-        .route("/api/v1/models/{name}", get(native::model))
-        .route("/api/v1/models/{name}/graph", get(native::graph))
-        .route("/api/v1/models/{name}/versions/{version}", get(native::model_version))
-        .route("/api/v1/models/{name}/versions/{version}/graph", get(native::graph_version))
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .fallback(fallback::not_found)
-        .method_not_allowed_fallback(fallback::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(app.clone(), middleware::observe))
-        .with_state(app)
+    let router = routes(&app).finish(app.clone());
+    compat::before(router, &app)
 }

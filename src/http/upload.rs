@@ -42,27 +42,8 @@ pub(super) async fn receive(
     memory: &UploadMemory,
     pool: &PreparePool,
 ) -> Result<Received, Problem> {
-    if let Some(encoding) = unsupported_encoding(request.headers()) {
-        refuse(request);
-        return Err(Problem::new(
-            ProblemKind::UnsupportedEncoding,
-            format!("the content encoding is {encoding}; send the image as it is, photos hardly compress further"),
-        ));
-    }
     let form = Form::of(request.headers());
-    let refusal = Refusal::of(request.headers());
-    let mut share = memory.share();
-    let read = read_body(request.into_body(), limits.body_bytes_max, &mut share, refusal);
-    let bytes = tokio::time::timeout(limits.body_timeout, read).await.map_err(|_| {
-        Problem::new(ProblemKind::BodyTimeout, format!("the body did not arrive within {:?}", limits.body_timeout))
-    })??;
-    let deadline = Instant::now() + limits.request_timeout;
-    if bytes.is_empty() {
-        return Err(Problem::new(
-            ProblemKind::EmptyBody,
-            "send an image as the body, for example: curl --data-binary @cat.jpg",
-        ));
-    }
+    let Whole { bytes, mut share, deadline } = plain(request, limits, memory).await?;
     let images_max = limits.request_images_max;
     let form = match form {
         Form::Raw => return Ok(Received { upload: Upload::One(Ok(bytes)), share, deadline }),
@@ -74,14 +55,66 @@ pub(super) async fn receive(
     // The parts are copies of the body.
     share.grow(bytes.len() as u64)?;
     // A form of 20 MB takes milliseconds to take apart, too long for an async thread.
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    pool.start(deadline, move || {
-        // The caller may have left meanwhile.
-        let _ = reply.send((form.images(bytes, images_max), share));
-    })
-    .await?;
-    let (upload, share) = answer.await.map_err(|_| ClassifyError::Lost)?;
+    let (upload, share) = in_pool(pool, deadline, move || (form.images(bytes, images_max), share)).await?;
     Ok(Received { upload: upload?, share, deadline })
+}
+
+/// Computes in the pool that prepares images: what takes longer than a moment must not hold up an async thread.
+pub(super) async fn in_pool<T: Send + 'static>(
+    pool: &PreparePool,
+    deadline: Instant,
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let work = move || {
+        // The caller may have left meanwhile.
+        if !reply.is_closed() {
+            let _ = reply.send(compute());
+        }
+    };
+    pool.start(deadline, work).await?;
+    Ok(answer.await.map_err(|_| ClassifyError::Lost)?)
+}
+
+/// Reads a body that must not be empty and not be encoded.
+pub(super) async fn plain(request: Request, limits: &HttpLimits, memory: &UploadMemory) -> Result<Whole, Problem> {
+    if let Some(encoding) = unsupported_encoding(request.headers()) {
+        refuse(request);
+        return Err(Problem::new(
+            ProblemKind::UnsupportedEncoding,
+            format!("the content encoding is {encoding}; send the image as it is, photos hardly compress further"),
+        ));
+    }
+    let whole = whole(request, limits, memory).await?;
+    if whole.bytes.is_empty() {
+        return Err(Problem::new(
+            ProblemKind::EmptyBody,
+            "send an image as the body, for example: curl --data-binary @cat.jpg",
+        ));
+    }
+    Ok(whole)
+}
+
+/// One body, as it came.
+#[derive(Debug)]
+pub(super) struct Whole {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Must live as long as they do.
+    pub share: UploadShare,
+    /// When the answer is too late, counted from the end of the body.
+    pub deadline: Instant,
+}
+
+/// Reads the whole body of `request`, whatever it holds.
+pub(super) async fn whole(request: Request, limits: &HttpLimits, memory: &UploadMemory) -> Result<Whole, Problem> {
+    let refusal = Refusal::of(request.headers());
+    let mut share = memory.share();
+    let read = read_body(request.into_body(), limits.body_bytes_max, &mut share, refusal);
+    let bytes = tokio::time::timeout(limits.body_timeout, read).await.map_err(|_| {
+        Problem::new(ProblemKind::BodyTimeout, format!("the body did not arrive within {:?}", limits.body_timeout))
+    })??;
+    Ok(Whole { bytes, share, deadline: Instant::now() + limits.request_timeout })
 }
 
 /// The content encoding, if there is one. Images are compressed already, and a body that grows when it is unpacked would
@@ -122,7 +155,9 @@ async fn read_body(body: Body, bytes_max: u64, share: &mut UploadShare, refusal:
     let too_large = |found: String| {
         Problem::new(
             ProblemKind::BodyTooLarge,
-            format!("the body has {found} bytes, at most {bytes_max} are allowed; send a smaller image"),
+            format!(
+                "the body has {found} bytes, at most {bytes_max} are allowed; send a smaller image, or several requests"
+            ),
         )
     };
     let announced = http_body::Body::size_hint(&body).exact();

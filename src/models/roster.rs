@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Handle;
@@ -13,6 +14,8 @@ pub(super) struct Roster {
     /// The model of requests that name none; without it there must be only one.
     pub(super) default: Option<String>,
     pub(super) models: BTreeMap<String, BTreeMap<Version, Entry>>,
+    /// Models that clients added, each with the place that they named.
+    pub(super) added: BTreeMap<String, String>,
 }
 
 /// One version of one model.
@@ -27,8 +30,9 @@ pub(super) struct Entry {
 }
 
 /// Where a version is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ModelState")]
 pub enum State {
     /// It answers.
     Ready,

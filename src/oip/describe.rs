@@ -1,5 +1,6 @@
 //! What a client may read about the server and its models: metadata and configuration.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::tensor::Datatype;
@@ -28,7 +29,7 @@ const PLATFORM_IMAGE: &str = "residual_image";
 const LABEL_FILE: &str = "labels.txt";
 
 /// The server.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ServerMetadata {
     /// `residual`.
     pub name: &'static str,
@@ -39,7 +40,7 @@ pub struct ServerMetadata {
 }
 
 /// One face of one model.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ModelMetadata {
     /// Its name.
     pub name: String,
@@ -54,7 +55,7 @@ pub struct ModelMetadata {
 }
 
 /// One tensor of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TensorMetadata {
     /// Its name.
     pub name: String,
@@ -65,7 +66,7 @@ pub struct TensorMetadata {
 }
 
 /// One face of one model, as Triton's configuration files have it. Dimensions are without the batch.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ModelConfig {
     /// Its name.
     pub name: String,
@@ -92,18 +93,18 @@ pub struct ModelConfig {
 }
 
 /// All versions that there are.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct VersionPolicy {
     /// An empty object.
     pub all: Empty,
 }
 
 /// An empty object.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Empty {}
 
 /// One input in a configuration.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct InputConfig {
     /// Its name.
     pub name: String,
@@ -116,7 +117,7 @@ pub struct InputConfig {
 }
 
 /// One output in a configuration.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct OutputConfig {
     /// Its name.
     pub name: String,
@@ -129,7 +130,7 @@ pub struct OutputConfig {
 }
 
 /// How images of different requests share a run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DynamicBatching {
     /// Images of a run, at most.
     pub preferred_batch_size: Vec<usize>,
@@ -138,7 +139,7 @@ pub struct DynamicBatching {
 }
 
 /// Equal instances.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct GroupConfig {
     /// Name of the group.
     pub name: String,
@@ -149,7 +150,7 @@ pub struct GroupConfig {
 }
 
 /// How requests and answers pair.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct TransactionPolicy {
     /// An answer may come in parts: never here.
     pub decoupled: bool,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -22,7 +23,7 @@ use crate::telemetry::StageTimes;
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// One value of a request's, an input's or an output's parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Parameter {
     /// True or false.
@@ -92,12 +93,18 @@ impl Oip {
     /// # Errors
     /// [`OipError`] that says which part of the request is wrong, or why there is no answer.
     pub async fn infer(&self, request: InferRequest) -> Result<InferResponse, OipError> {
-        self.admit()?;
-        let face = self.face(&request.model, request.version.as_deref())?;
+        let started = Instant::now();
+        let face = self.admitted(&request.model, request.version.as_deref())?;
+        let answer = self.run(&face, request).await;
+        face.engine().count_request(started, answer.is_ok());
+        answer
+    }
+
+    async fn run(&self, face: &Face, request: InferRequest) -> Result<InferResponse, OipError> {
         let deadline = self.deadline(&request)?;
-        let outputs = Outputs::wanted(&face, &request.outputs)?;
-        let input = self.only_input(&face, request.inputs)?;
-        let rows = match &face {
+        let outputs = Outputs::wanted(face, &request.outputs)?;
+        let input = self.only_input(face, request.inputs)?;
+        let rows = match face {
             Face::Tensor(engine) => self.run_tensor(engine, input, outputs.top_k(), deadline).await?,
             Face::Image(engine) => self.run_photos(engine, input, outputs.top_k(), deadline).await?,
         };

@@ -72,6 +72,12 @@ impl Face {
         }
     }
 
+    /// What it takes.
+    #[must_use]
+    pub fn input(&self) -> TensorMetadata {
+        describe::input(self)
+    }
+
     /// The name clients use.
     #[must_use]
     pub fn name(&self) -> String {
@@ -131,6 +137,15 @@ impl Oip {
             },
             Err(other) => Err(other.into()),
         }
+    }
+
+    /// The face that a name means, if the server takes requests now. To ask before a body is read.
+    ///
+    /// # Errors
+    /// As [`Oip::face`].
+    pub fn admitted(&self, name: &str, version: Option<&str>) -> Result<Face, OipError> {
+        self.admit()?;
+        self.face(name, version)
     }
 
     /// The server takes requests for models now.

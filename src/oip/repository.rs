@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ErrorKind, Face, IMAGE_SUFFIX, Oip, OipError, Parameters, image_name};
 use crate::models::{Changes, LoadError, Models, State};
 
 /// One version of one face of a model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IndexEntry {
     /// The face's name.
     pub name: String,
@@ -46,7 +47,7 @@ impl Oip {
     /// # Errors
     /// [`OipError`] if clients may not, there is no such model, or it cannot be loaded: then what served before serves on.
     pub async fn load(&self, name: &str, parameters: &Parameters) -> Result<(), OipError> {
-        if let Some(parameter) = parameters.keys().next() {
+        if let Some((parameter, _)) = parameters.iter().next() {
             return Err(OipError::new(
                 ErrorKind::Unsupported,
                 "unsupported_parameter",
@@ -86,15 +87,27 @@ impl Oip {
                 "{name:?} is the photo side of {model:?} and comes and goes with it; without {IMAGE_SUFFIX:?} it can be named here"
             )));
         }
-        let (models, owned) = (self.models.clone(), name.to_owned());
+        let owned = name.to_owned();
+        self.in_turn(move |models| change(models, &owned)).await??;
+        Ok(())
+    }
+
+    /// Changes the models once no other change that a client asked for is running. It goes on if the caller leaves: half a
+    /// change would help nobody.
+    ///
+    /// # Errors
+    /// [`OipError`] if the change panicked.
+    pub async fn in_turn<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Models) -> T + Send + 'static,
+    ) -> Result<T, OipError> {
+        let models = self.models.clone();
         let turn = Arc::clone(&self.changes).acquire_owned().await.map_err(|_closed| OipError::shutting_down())?;
-        // Loading takes seconds and blocks. It goes on if the caller leaves: half a change would help nobody.
+        // Loading takes seconds and blocks.
         let changed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            change(&models, &owned)
-        })
-        .await;
-        changed.unwrap_or(Err(LoadError::Panicked))?;
-        Ok(())
+            change(&models)
+        });
+        changed.await.map_err(|_panicked| LoadError::Panicked.into())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Face, Oip, OipError};
@@ -9,7 +10,7 @@ use crate::telemetry::tally::Sum;
 use crate::telemetry::{Counts, Stage};
 
 /// One version of one face of a model. Both faces show the work of the model behind them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ModelStatistics {
     /// The face's name.
     pub name: String,
@@ -21,7 +22,7 @@ pub struct ModelStatistics {
     pub inference_count: u64,
     /// Runs of the model. Images by runs is the mean batch.
     pub execution_count: u64,
-    /// By outcome and by stage. Each image counts as one request.
+    /// By outcome and by stage.
     pub inference_stats: InferenceStatistics,
     /// Of answers in parts, which there are none.
     pub response_stats: Nothing,
@@ -32,23 +33,23 @@ pub struct ModelStatistics {
 }
 
 /// An empty object.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Nothing {}
 
-/// Sums over images.
-#[derive(Debug, Clone, Serialize)]
+/// Sums: over requests where it says how they ended, over images where it says where their time went.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct InferenceStatistics {
-    /// Answered.
+    /// Requests that were answered.
     pub success: Duration,
-    /// Got an error.
+    /// Requests that got an error.
     pub fail: Duration,
-    /// Waited for a worker.
+    /// Images waited for a worker.
     pub queue: Duration,
-    /// Decoded and resized.
+    /// Images were decoded and resized.
     pub compute_input: Duration,
-    /// Were in a run; the time of the whole run counts for each of its images.
+    /// Images were in a run; the time of the whole run counts for each of its images.
     pub compute_infer: Duration,
-    /// Were turned into scores.
+    /// Images were turned into scores.
     pub compute_output: Duration,
     /// Answers are never taken from a cache.
     pub cache_hit: Duration,
@@ -57,7 +58,7 @@ pub struct InferenceStatistics {
 }
 
 /// Runs with so many images.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct BatchStatistics {
     /// Images of a run.
     pub batch_size: usize,
@@ -70,7 +71,7 @@ pub struct BatchStatistics {
 }
 
 /// A number of events and their time.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
 pub struct Duration {
     /// How many.
     pub count: u64,
@@ -127,8 +128,8 @@ impl InferenceStatistics {
             success: counts.ok.into(),
             fail: counts.failed.into(),
             queue: counts.stage(Stage::Queue).into(),
-            // As many as were answered: a tensor passes this stage in no time.
-            compute_input: Sum { count: counts.ok.count, time: decode.time + preprocess.time }.into(),
+            // As many as were computed: a tensor passes this stage in no time.
+            compute_input: Sum { count: counts.stage(Stage::Infer).count, time: decode.time + preprocess.time }.into(),
             compute_infer: counts.stage(Stage::Infer).into(),
             compute_output: counts.stage(Stage::Postprocess).into(),
             cache_hit: Duration::default(),

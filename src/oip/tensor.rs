@@ -1,13 +1,14 @@
 //! Tensors as the wires carry them: a name, a type, a shape, and the values row-major and little-endian.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::OipError;
 use crate::pipeline::infer::Element;
 
 /// Types of elements, by the protocol's names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "each name says its kind and its bits")]
 pub enum Datatype {

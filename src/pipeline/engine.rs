@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use ask::Ask;
@@ -113,7 +114,7 @@ pub struct Loaded {
 }
 
 /// The way a model runs, as the runtime tells it and as metadata shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Execution {
     /// The execution provider in use.
     pub provider: Provider,

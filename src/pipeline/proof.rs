@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::decode::{self, DecodeOptions};
@@ -22,7 +23,7 @@ const TIE: f32 = 0.01;
 const DIFFERENCE_MAX: f32 = 0.05;
 
 /// How the answers of one provider compare with those of the CPU provider in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Agreement {
     /// Pictures compared.
     pub pictures: usize,

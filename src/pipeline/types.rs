@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::buffers::SampleValues;
 
 /// Container format of an upload, as its bytes tell it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageFormat {
     /// JPEG, baseline or progressive.
@@ -26,7 +27,7 @@ pub enum ImageFormat {
 }
 
 /// What a client is told about its image: the size of the upright picture and the format of the upload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ImageInfo {
     /// Width in pixels, after the EXIF orientation was applied.
     pub width: u32,
@@ -185,7 +186,7 @@ impl Sample {
 }
 
 /// One class with its score.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Prediction {
     /// Number of the class in the model's output, from 0; a background before the classes does not count. Labels may
     /// repeat; the index does not.

@@ -4,51 +4,87 @@ use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join_all;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::App;
+use crate::http::asking::{self, TOP_K_DEFAULT, answered, parse_top_k, with_report};
 use crate::http::error::{Problem, ProblemBody, ProblemKind};
 use crate::http::forms::Upload;
-use crate::http::health;
 use crate::http::middleware::Report;
 use crate::http::upload::{self, Received};
 use crate::models::Handle;
 use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, Engine, ImageInfo, Prediction};
-use crate::shutdown::Phase;
 use crate::telemetry::StageTimes;
 
-/// Classes in an answer when the client does not say. Capped by the classes there are.
-const TOP_K_DEFAULT: usize = 5;
-
-/// The answer for one image.
-#[derive(Serialize)]
-struct OneAnswer<'a> {
-    model: &'a str,
-    model_version: &'a str,
-    predictions: Vec<Prediction>,
-    image: ImageInfo,
-}
-
-/// The answer for several images, in the order they came.
-#[derive(Serialize)]
-struct ManyAnswers<'a> {
-    model: &'a str,
-    model_version: &'a str,
-    results: Vec<ItemAnswer>,
+/// What comes back: of one image its classes, of several a list.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "ClassifyAnswer")]
+pub(super) enum Answer<'a> {
+    /// The answer for one image.
+    One {
+        /// The model that answered.
+        model: &'a str,
+        /// Its version.
+        model_version: &'a str,
+        /// The best classes, highest score first.
+        predictions: Vec<Prediction>,
+        /// What was uploaded.
+        image: ImageInfo,
+    },
+    /// The answer for several images, in the order they came.
+    Many {
+        /// The model that answered.
+        model: &'a str,
+        /// Its version.
+        model_version: &'a str,
+        /// As many as there were images.
+        results: Vec<ItemAnswer>,
+    },
 }
 
 /// One of several: its classes, or what was wrong with it alone.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-enum ItemAnswer {
-    Classified { predictions: Vec<Prediction>, image: ImageInfo },
-    Failed { error: ProblemBody },
+#[schemars(rename = "ClassifyItem")]
+pub(super) enum ItemAnswer {
+    /// Its classes.
+    Classified {
+        /// The best classes, highest score first.
+        predictions: Vec<Prediction>,
+        /// What was uploaded.
+        image: ImageInfo,
+    },
+    /// What was wrong with it.
+    Failed {
+        /// A problem, as it would be answered if this image had come alone.
+        error: ProblemBody,
+    },
+}
+
+/// Images inside JSON.
+// Only the schema: `forms.rs` reads the body by itself, to end at the bound of one request.
+#[derive(JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub(super) enum ImagesAsJson {
+    /// One image, to be answered by itself.
+    One {
+        /// Base64; `data:image/...;base64,` may stand before it.
+        image: String,
+    },
+    /// Several images, to be answered as a list.
+    Many {
+        /// Base64 of each.
+        #[schemars(length(min = 1))]
+        images: Vec<String>,
+    },
 }
 
 /// Answers the route. Whatever the outcome, the report names the model that was asked.
-pub(in crate::http) async fn classify(State(app): State<App>, request: Request) -> Response {
+pub(super) async fn classify(State(app): State<App>, request: Request) -> Response {
     let admitted = admit(&app, request.uri());
     let (engine, top_k) = match admitted {
         Ok(admitted) => admitted,
@@ -57,52 +93,41 @@ pub(in crate::http) async fn classify(State(app): State<App>, request: Request) 
             return problem.into_response();
         }
     };
-    let mut response = match top_k {
+    let response = match top_k {
         Ok(top_k) => answer(&app, &engine, request, top_k).await.into_response(),
         Err(problem) => {
             upload::refuse(request);
             problem.into_response()
         }
     };
-    if let Some(report) = response.extensions_mut().get_mut::<Report>() {
-        report.model.clone_from(&engine.spec().name);
-    }
-    response
+    asking::about(response, &engine)
 }
 
 async fn answer(app: &App, engine: &Engine, request: Request, top_k: usize) -> Result<Response, Problem> {
     // The share is held to the end: the images live as long.
     let Received { upload, share: _share, deadline } =
         upload::receive(request, &app.limits, &app.uploads, &app.pool).await?;
-    let ask = Ask::new(top_k, deadline);
+    respond(engine, upload, Ask::new(top_k, deadline)).await
+}
+
+/// Asks about the images and answers as this API does.
+pub(in crate::http) async fn respond(engine: &Engine, upload: Upload, ask: Ask) -> Result<Response, Problem> {
     let spec = engine.spec();
     match upload {
         Upload::One(image) => {
-            let place = engine.reserve(1)?.pop().expect("one place was reserved");
-            let Scored { classification, image, times } = engine.classify(place, image?, ask).await?;
+            let Scored { classification, image, times } = asking::one(engine, image, ask).await?;
             let predictions = classification.predictions;
-            let answer = OneAnswer { model: &spec.name, model_version: &spec.version, predictions, image };
-            Ok(with_report(Json(answer), Report { times, ..Report::default() }))
+            let answer = Answer::One { model: &spec.name, model_version: &spec.version, predictions, image };
+            Ok(answered(Json(answer), times))
         }
         Upload::Many(images) => {
-            let places = engine.reserve(images.len())?;
-            let asked = places
-                .into_iter()
-                .zip(images)
-                .map(|(place, image)| async move { Ok::<_, Problem>(engine.classify(place, image?, ask).await?) });
-            let outcomes = join_all(asked).await;
+            let outcomes = asking::each(engine, images, ask).await?;
             let report = report_on(&outcomes);
             let results = outcomes.into_iter().map(ItemAnswer::from).collect();
-            let answer = ManyAnswers { model: &spec.name, model_version: &spec.version, results };
+            let answer = Answer::Many { model: &spec.name, model_version: &spec.version, results };
             Ok(with_report(Json(answer), report))
         }
     }
-}
-
-fn with_report(answer: impl IntoResponse, report: Report) -> Response {
-    let mut response = answer.into_response();
-    response.extensions_mut().insert(report);
-    response
 }
 
 /// Several images in one report: the longest times, every cause for the log, and `ok` if any image got its classes.
@@ -120,11 +145,7 @@ fn report_on(outcomes: &[Result<Scored, Problem>]) -> Report {
 
 /// The engine that the query asks for, if the server takes requests now, and how many classes it asks of it.
 fn admit(app: &App, uri: &Uri) -> Result<(Handle, Result<usize, Problem>), Problem> {
-    match app.phases.now() {
-        Phase::Draining => return Err(Problem::shutting_down()),
-        Phase::Starting => return Err(health::not_ready()),
-        Phase::Ready | Phase::Leaving => {}
-    }
+    asking::admit(app)?;
     let Asked { model, version, top_k } = Asked::parse(uri)?;
     let engine = app.models.get(model.as_deref(), version.as_deref())?;
     let classes = engine.spec().labels.len();
@@ -164,36 +185,11 @@ impl Asked {
     }
 }
 
-fn parse_top_k(text: &str, classes: usize) -> Result<usize, Problem> {
-    text.parse().ok().filter(|top_k| (1..=classes).contains(top_k)).ok_or_else(|| {
-        Problem::new(
-            ProblemKind::BadTopK,
-            format!("top_k is {text:?}; it must be a whole number from 1 to {classes}, the classes of this model"),
-        )
-    })
-}
-
 impl From<Result<Scored, Problem>> for ItemAnswer {
     fn from(outcome: Result<Scored, Problem>) -> Self {
         match outcome {
             Ok(scored) => Self::Classified { predictions: scored.classification.predictions, image: scored.image },
             Err(problem) => Self::Failed { error: problem.into_body() },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn top_k_is_a_whole_number_within_the_classes() {
-        for (text, expected) in [("1", Some(1)), ("10", Some(10)), ("0", None), ("11", None), ("100000", None)] {
-            assert_eq!(parse_top_k(text, 10).ok(), expected, "{text}");
-        }
-        for text in ["", "five", "-1", "1.5", " 3", "99999999999999999999"] {
-            let problem = parse_top_k(text, 10).unwrap_err();
-            assert_eq!(problem.kind(), ProblemKind::BadTopK, "{text:?}");
         }
     }
 }

@@ -1,15 +1,19 @@
 //! What is served, and exactly how.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use crate::http::App;
 use crate::http::error::Problem;
 use crate::http::health;
+use crate::http::openapi::Document;
 use crate::models::{Handle, Row, State as ModelState};
 use crate::pipeline::engine::Execution;
 use crate::pipeline::infer::Contract;
@@ -17,14 +21,24 @@ use crate::pipeline::preprocess::Recipe;
 use crate::shutdown::Phase;
 use crate::zoo::Version;
 
+/// The models that are served.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelList")]
+pub(super) struct Listed {
+    /// Every version of every model.
+    models: Vec<ListedModel>,
+}
+
 /// One version of one model in the list.
-#[derive(Serialize)]
-struct Summary {
+#[derive(Serialize, JsonSchema)]
+struct ListedModel {
     name: String,
     version: Version,
     state: ModelState,
+    /// How many classes it tells apart, once that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     classes: Option<usize>,
+    /// Whether it answers requests that name no model.
     default: bool,
     /// Why the latest load failed; the log has the reason itself, which may name paths.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,56 +46,61 @@ struct Summary {
 }
 
 /// Everything about one model.
-#[derive(Serialize)]
-struct Details<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Model")]
+pub(super) struct Details<'a> {
     name: &'a str,
     version: &'a str,
+    /// `built in`, or a path.
     origin: &'a str,
+    /// Of the ONNX file, lower-case hex.
     sha256: &'a str,
     contract: &'a Contract,
     recipe: &'a Recipe,
+    /// Where the recipe was read: `preprocessor_config.json`.
     recipe_source: &'a str,
+    /// In the order of the model's output.
     classes: Vec<Class<'a>>,
+    /// Where the names of the classes were read: `config.json`, `imagenet-1k`, `index`.
     label_source: &'a str,
+    /// What had to be assumed, and may cost accuracy.
     warnings: &'a [String],
     execution: &'a Execution,
 }
 
-#[derive(Serialize)]
+/// A class that a model tells apart.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelClass")]
 struct Class<'a> {
     index: usize,
     label: &'a str,
 }
 
-/// `GET /`: where to go from here.
-pub(in crate::http) async fn index() -> impl IntoResponse {
-    Json(json!({
-        "name": "residual",
-        "version": env!("CARGO_PKG_VERSION"),
-        "routes": {
-            "POST /api/v1/classify": "classify an image: curl --data-binary @cat.jpg http://HOST/api/v1/classify",
-            "GET /api/v1/models": "the models and their versions",
-            "GET /api/v1/models/{name}": "the newest version of a model: input, recipe, classes, provider, threads",
-            "GET /api/v1/models/{name}/graph": "what network it is: blocks, shortcuts, parameters, MACs",
-            "GET /api/v1/models/{name}/versions/{version}": "one version of a model",
-            "GET /api/v1/models/{name}/versions/{version}/graph": "what network that version is",
-            "GET /health/live": "the process answers",
-            "GET /health/ready": "the models are warm",
-            "GET /metrics": "Prometheus metrics",
-        },
-    }))
+/// Where to go from here.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Index {
+    /// `residual`.
+    name: &'static str,
+    /// Version of the program.
+    version: &'static str,
+    /// Method and path of each route, and a line about it.
+    routes: BTreeMap<String, &'static str>,
+}
+
+/// `GET /`.
+pub(super) async fn index(Extension(document): Extension<Arc<Document>>) -> Json<Index> {
+    Json(Index { name: "residual", version: env!("CARGO_PKG_VERSION"), routes: document.index().clone() })
 }
 
 /// `GET /api/v1/models`.
-pub(in crate::http) async fn models(State(app): State<App>) -> Result<impl IntoResponse, Problem> {
+pub(super) async fn models(State(app): State<App>) -> Result<Json<Listed>, Problem> {
     if app.phases.now() == Phase::Starting {
         return Err(health::not_ready());
     }
-    let models: Vec<Summary> = app.models.rows().into_iter().map(Summary::from).collect();
-    Ok(Json(json!({ "models": models })))
+    Ok(Json(Listed { models: app.models.rows().into_iter().map(ListedModel::from).collect() }))
 }
 
-impl From<Row> for Summary {
+impl From<Row> for ListedModel {
     fn from(row: Row) -> Self {
         let problem = row.problem.map(|_| match row.state {
             ModelState::Ready => "the files have changed and could not be loaded; this is the model from before",
@@ -102,28 +121,22 @@ impl From<Row> for Summary {
 type Named<T> = Result<Path<T>, PathRejection>;
 
 /// `GET /api/v1/models/{name}`.
-pub(in crate::http) async fn model(State(app): State<App>, path: Named<String>) -> Result<Response, Problem> {
+pub(super) async fn model(State(app): State<App>, path: Named<String>) -> Result<Response, Problem> {
     Ok(details(&newest(&app, &path)?))
 }
 
 /// `GET /api/v1/models/{name}/versions/{version}`.
-pub(in crate::http) async fn model_version(
-    State(app): State<App>,
-    path: Named<(String, String)>,
-) -> Result<Response, Problem> {
+pub(super) async fn model_version(State(app): State<App>, path: Named<(String, String)>) -> Result<Response, Problem> {
     Ok(details(&exactly(&app, &path)?))
 }
 
 /// `GET /api/v1/models/{name}/graph`.
-pub(in crate::http) async fn graph(State(app): State<App>, path: Named<String>) -> Result<Response, Problem> {
+pub(super) async fn graph(State(app): State<App>, path: Named<String>) -> Result<Response, Problem> {
     Ok(Json(&*newest(&app, &path)?.spec().summary).into_response())
 }
 
 /// `GET /api/v1/models/{name}/versions/{version}/graph`.
-pub(in crate::http) async fn graph_version(
-    State(app): State<App>,
-    path: Named<(String, String)>,
-) -> Result<Response, Problem> {
+pub(super) async fn graph_version(State(app): State<App>, path: Named<(String, String)>) -> Result<Response, Problem> {
     Ok(Json(&*exactly(&app, &path)?.spec().summary).into_response())
 }
 

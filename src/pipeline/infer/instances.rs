@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::layout::{InstanceGroup, without_sharing};
@@ -42,7 +43,7 @@ pub struct Instances {
 }
 
 /// How long one image takes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct OneImage {
     /// Threads inside the run.
     pub intra_op_threads: usize,

@@ -1,6 +1,7 @@
 //! How the cores are shared: instances of a model, their intra-op threads, and decoding. A pure function of the cores, the
 //! provider and the settings.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Provider;
@@ -17,7 +18,7 @@ pub struct LayoutRequest {
 }
 
 /// Equal instances of one model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InstanceGroup {
     /// How many.
     pub instances: usize,
@@ -26,7 +27,7 @@ pub struct InstanceGroup {
 }
 
 /// Instances and threads of the compute stages. All numbers are at least 1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Layout {
     /// Groups of instances, from the most intra-op threads to the fewest. Each group alone fills the cores; what runs is
     /// decided batch by batch.

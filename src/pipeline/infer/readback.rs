@@ -10,15 +10,16 @@ use std::ffi::{CStr, c_char};
 use std::ptr;
 
 use ort::AsPointer as _;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Nodes of the loaded graph by provider, as ONNX Runtime names them, after its own fusions.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Placement(BTreeMap<String, Nodes>);
 
 /// The nodes of one provider.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Nodes {
     /// How many.
     pub nodes: usize,

@@ -1,13 +1,14 @@
 //! What a model takes and returns, in the words that the stages need: decided by the zoo from the file and the settings,
 //! obeyed by the session and by postprocessing.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Provider;
 use crate::pipeline::types::SampleShape;
 
 /// The image input and the output that holds the classes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Signature {
     /// Where the samples go.
     pub input: InputSignature,
@@ -19,7 +20,7 @@ pub struct Signature {
 }
 
 /// The image input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct InputSignature {
     /// Its name in the graph.
     pub name: String,
@@ -32,7 +33,7 @@ pub struct InputSignature {
 }
 
 /// The output that holds the classes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct OutputSignature {
     /// Its name in the graph.
     pub name: String,
@@ -73,7 +74,7 @@ pub struct Reading {
 }
 
 /// What a client may want done to the values of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// Probabilities that sum to 1.
@@ -110,7 +111,7 @@ impl Reading {
 }
 
 /// Order of the dimensions of an image batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TensorLayout {
     /// `[N,C,H,W]`, as PyTorch exports.
@@ -120,7 +121,7 @@ pub enum TensorLayout {
 }
 
 /// Element types that a graph may take or return.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Element {
     /// A byte a value: the graph takes pixels as they are and normalises them itself.
@@ -136,7 +137,7 @@ pub enum Element {
 }
 
 /// What the values of a row mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scores {
     /// Raw scores; softmax makes them probabilities.
@@ -163,7 +164,7 @@ impl Scores {
 }
 
 /// Who says what the values mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScoresSource {
     /// The settings or the files beside the model.
@@ -177,7 +178,7 @@ pub enum ScoresSource {
 }
 
 /// A signature, and how images share a run: what a model is served by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Contract {
     /// What goes in and comes out.
     #[serde(flatten)]
@@ -216,7 +217,7 @@ impl Contract {
 }
 
 /// How many images a run takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum BatchSupport {
     /// Any number, by the file.

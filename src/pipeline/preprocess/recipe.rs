@@ -1,5 +1,6 @@
 //! What a model was trained to see. A [`Recipe`] is checked once, when it is made; the stage then only computes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::types::SampleShape;
@@ -8,7 +9,7 @@ use crate::pipeline::types::SampleShape;
 pub const RECIPE_SIDE_MAX: u32 = 4096;
 
 /// How the picture is brought to size before the crop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Resize {
     /// The picture keeps its size.
@@ -43,7 +44,7 @@ pub enum Resize {
 
 /// How pixels are computed. The first six are Pillow's, antialiased when the picture shrinks; the last two are OpenCV's,
 /// which differ from all of Pillow's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Filter {
     /// The pixel under the centre; never antialiased.
@@ -65,7 +66,7 @@ pub enum Filter {
 }
 
 /// Which of two neighbouring offsets a centre crop takes when it cannot be centred exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CropRounding {
     /// transformers on Pillow: `(size - crop) // 2`, also below zero: the larger half of the padding stands before.
@@ -78,7 +79,7 @@ pub enum CropRounding {
 
 /// A centre crop. A picture smaller than the crop is padded with one colour, which normalisation then treats like any
 /// pixel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CenterCrop {
     /// Width in pixels.
     pub width: u32,
@@ -104,7 +105,7 @@ fn is_black(fill: &[u8; 3]) -> bool {
 }
 
 /// Order of the channels as the model sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelOrder {
     /// Red first.
@@ -114,7 +115,7 @@ pub enum ChannelOrder {
 }
 
 /// The steps of a recipe, in the order in which they run. [`Recipe::new`] checks them.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RecipeSteps {
     /// First the size,
     pub resize: Resize,
@@ -173,7 +174,7 @@ pub enum RecipeError {
 }
 
 /// Checked preprocessing: from any picture to one model's input.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Recipe {
     #[serde(flatten)]
     steps: RecipeSteps,
