@@ -47,7 +47,7 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
                 method,
                 call: call.clone(),
             };
-            observed.admit().and_then(|()| Ok(with_messages(request, rules, call)?))
+            observed.admit().and_then(|()| with_messages(request, rules, call))
         }
         None => Err(UnknownMethod(request.uri().path().to_owned()).into()),
     };
