@@ -180,7 +180,10 @@ impl Messages {
             };
             match frame {
                 None => return Ok(false),
-                Some(Err(error)) => return Err(MessageError::Reset(error.to_string())),
+                Some(Err(error)) => {
+                    self.rules.call.report(|report| report.left = true);
+                    return Err(MessageError::Reset(error.to_string()));
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => {
                         self.chunk = data;

@@ -47,7 +47,7 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
                 method,
                 call: call.clone(),
             };
-            observed.admit().and_then(|()| Ok(with_messages(request, rules, call)?))
+            observed.admit().and_then(|()| with_messages(request, rules, call))
         }
         None => Err(UnknownMethod(request.uri().path().to_owned()).into()),
     };
@@ -124,7 +124,7 @@ impl Drop for Observed {
         let metrics = &self.grpc.shared.metrics;
         metrics.requests_in_flight.dec();
         let (report, duration) = (self.call.reported(), self.started.elapsed());
-        let outcome = self.outcome.as_deref().unwrap_or("client_left");
+        let outcome = self.outcome.as_deref().filter(|_| !report.left).unwrap_or("client_left");
         metrics.request(&self.route, &report.model, outcome, duration);
         // Whole microseconds, so that the log shows no digits of noise.
         let duration_ms = duration.as_micros() as f64 / 1e3;

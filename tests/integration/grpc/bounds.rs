@@ -8,11 +8,15 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::TokioExecutor;
 use prost::Message as _;
-use residual::grpc::proto::ModelInferRequest;
+use residual::grpc::proto::infer_parameter::ParameterChoice;
 use residual::grpc::proto::model_infer_request::InferInputTensor;
+use residual::grpc::proto::{InferParameter, ModelInferRequest};
+use tokio::sync::oneshot;
 use tonic::Code;
 
-use super::client::{Connection, INFER, MODEL, STREAM, client, framed, photos, pieces, samples, stalling, whole};
+use super::client::{
+    Connection, INFER, MODEL, STREAM, client, framed, photos, pieces, samples, stalling, until, whole,
+};
 use crate::support::{PATIENCE, TestServer, photo};
 
 const IN_FLIGHT: &str = "residual_requests_in_flight";
@@ -70,7 +74,7 @@ async fn packed_messages_are_unpacked_within_the_same_bound() {
     let plain = pieces([framed(&message)]);
     assert_eq!(connection.status(INFER, &[("grpc-encoding", "gzip")], plain).await.0, Code::Ok);
     for (encoding, body, code, says) in [
-        ("gzip", packed(gzip(&vec![0; 10 << 20])), Code::ResourceExhausted, "more than 20480 bytes"),
+        ("gzip", packed(gzip(&vec![0; 1 << 20])), Code::ResourceExhausted, "more than 20480 bytes"),
         ("gzip", packed(b"no gzip".to_vec()), Code::InvalidArgument, "cannot be unpacked"),
         ("zstd", packed(message.clone()), Code::Unimplemented, "gzip or deflate"),
         ("identity", packed(message), Code::Internal, ""),
@@ -170,7 +174,8 @@ async fn open_calls_are_bounded() {
     let (mut connection, _) = Connection::open(server.grpc_address()).await;
     let mut open = Vec::new();
     for _ in 0..2 {
-        open.push(connection.call(STREAM, &[], stalling([])).await);
+        let (end, ended) = oneshot::channel();
+        open.push((connection.call(STREAM, &[], until([], ended)).await, end));
     }
     let (code, text) = connection.status(INFER, &[], whole(&samples(&[0.5]))).await;
     assert_eq!(code, Code::ResourceExhausted);
@@ -196,10 +201,8 @@ async fn a_stream_reads_no_further_than_it_may_answer_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deadline_ends_a_call_and_frees_its_places() {
-    let flags =
-        ["--batch-delay", "1h", "--batch-images-max", "2", "--queue-images-max", "1", "--request-images-max", "1"];
-    let server = TestServer::start(&flags).await;
+async fn a_call_ends_at_its_deadline_and_is_skipped() {
+    let server = TestServer::start(&["--batch-delay", "1h", "--batch-images-max", "8", "--instances", "1"]).await;
     let mut client = client(server.grpc_address()).await;
     for request in [samples(&[0.5]), photos(&[&photo("cat.jpg")])] {
         let mut timed = tonic::Request::new(request.clone());
@@ -207,14 +210,16 @@ async fn a_deadline_ends_a_call_and_frees_its_places() {
         let late = client.model_infer(timed).await.unwrap_err();
         assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
         // The `timeout` of the protocol says the same in the message.
-        let timeout = residual::grpc::proto::infer_parameter::ParameterChoice::Int64Param(100_000);
-        let timeout = residual::grpc::proto::InferParameter { parameter_choice: Some(timeout) };
+        let timeout = InferParameter { parameter_choice: Some(ParameterChoice::Int64Param(100_000)) };
         let mut timed = request;
         timed.parameters.insert("timeout".to_owned(), timeout);
         let late = client.model_infer(timed).await.unwrap_err();
         assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
     }
-    server.until_metric(QUEUE, 0.0).await;
+    // Eight more make a batch of eight: the four that were late are not in it.
+    client.model_infer(samples(&[0.5; 8])).await.unwrap();
+    let of = |name: &str| format!("residual_batch_images_{name}{{model=\"{MODEL}\",version=\"1\"}}");
+    assert_eq!((server.metric(&of("count")).await, server.metric(&of("sum")).await), (1.0, 8.0));
     // A stream has one deadline for all of it.
     let (mut connection, _) = Connection::open(server.grpc_address()).await;
     let (code, _) = connection.status(STREAM, &[("grpc-timeout", "50m")], stalling([])).await;
@@ -222,10 +227,8 @@ async fn a_deadline_ends_a_call_and_frees_its_places() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_leaves_frees_its_place() {
-    let flags =
-        ["--batch-delay", "1h", "--batch-images-max", "2", "--queue-images-max", "2", "--request-images-max", "2"];
-    let server = TestServer::start(&flags).await;
+async fn a_caller_that_leaves_is_skipped() {
+    let server = TestServer::start(&["--batch-delay", "1h", "--batch-images-max", "2", "--instances", "1"]).await;
     let mut client = client(server.grpc_address()).await;
     {
         let leaving = client.model_infer(samples(&[0.5]));
@@ -235,7 +238,10 @@ async fn a_caller_that_leaves_frees_its_place() {
         }
     }
     server.until_metric(&outcome("client_left", MODEL), 1.0).await;
+    // Two more make a batch of two: the one that left is not in it.
     client.model_infer(samples(&[0.5, 0.5])).await.unwrap();
+    let of = |name: &str| format!("residual_batch_images_{name}{{model=\"{MODEL}\",version=\"1\"}}");
+    assert_eq!((server.metric(&of("count")).await, server.metric(&of("sum")).await), (1.0, 2.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,12 +263,14 @@ async fn a_connection_without_calls_is_closed_and_one_with_a_call_is_not() {
     // A client that connects and says nothing.
     let mut silent = tokio::net::TcpStream::connect(server.grpc_address()).await.unwrap();
     let (mut busy, busy_ended) = Connection::open(server.grpc_address()).await;
-    let open = busy.call(STREAM, &[], stalling([])).await;
+    let (end, ended) = oneshot::channel();
+    let open = busy.call(STREAM, &[], until([], ended)).await;
     tokio::time::timeout(PATIENCE, idle_ended).await.unwrap().unwrap();
     let mut left = Vec::new();
     let read = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut left);
     tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
     assert!(!busy_ended.is_finished());
-    drop(open);
+    drop(end);
+    http_body_util::BodyExt::collect(open.into_body()).await.unwrap();
     tokio::time::timeout(PATIENCE, busy_ended).await.unwrap().unwrap();
 }

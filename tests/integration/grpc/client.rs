@@ -17,6 +17,7 @@ use residual::grpc::proto::ModelInferRequest;
 use residual::grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use residual::grpc::proto::model_infer_request::InferInputTensor;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 
@@ -121,6 +122,14 @@ pub(super) fn pieces(pieces: impl IntoIterator<Item = Vec<u8>>) -> impl Stream<I
 /// A body of these pieces, and then silence.
 pub(super) fn stalling(first: impl IntoIterator<Item = Vec<u8>>) -> impl Stream<Item = Bytes> + Send + 'static {
     pieces(first).chain(futures_util::stream::pending())
+}
+
+/// A body of these pieces, which ends when `end` does.
+pub(super) fn until(
+    first: impl IntoIterator<Item = Vec<u8>>,
+    end: oneshot::Receiver<Infallible>,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    pieces(first).chain(futures_util::stream::once(end).filter_map(async |_| None))
 }
 
 /// So many samples for the built-in model, each of one value.
