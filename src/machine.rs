@@ -1,6 +1,7 @@
 //! What this process may use of the machine.
 
 pub mod heap;
+pub mod memory;
 
 use std::thread::available_parallelism;
 

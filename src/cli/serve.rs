@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 
-use crate::config::{LogSetting, Settings, file};
+use crate::config::{LogSetting, Settings, file, platform};
 use crate::telemetry::logging::{self, LogFormat};
 
 /// Arguments of `residual serve`.
@@ -27,13 +27,19 @@ pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         Some(path) => file::flags(path, &super::settings_command(), &matches)?,
         None => Vec::new(),
     };
-    // The file's flags are added to the command line's; none is in both, since what was given was left out.
-    let with_file: Vec<OsString> = arguments.iter().cloned().chain(from_file.iter().cloned()).collect();
-    let matches = serve_matches(&with_file)?;
+    // A variable that is set to nothing counts as unset.
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let decisions = platform::decide(variable, std::path::Path::is_dir);
+    let from_platform = platform::flags(decisions, &super::settings_command(), &matches, &from_file)?;
+    // Their flags are added to the command line's; none is in both, since what was given was left out.
+    let platform_flags = from_platform.iter().map(|(_, flag)| flag);
+    let all: Vec<OsString> = arguments.iter().chain(&from_file).chain(platform_flags).cloned().collect();
+    let matches = serve_matches(&all)?;
     let settings = super::settings_from(&matches)?;
     settings.check()?;
     if matches.get_flag("print_config") {
-        std::io::stdout().write_all(file::print(&super::settings_command(), &matches, &from_file).as_bytes())?;
+        std::io::stdout()
+            .write_all(file::print(&super::settings_command(), &matches, &from_file, &from_platform).as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
     let format = match settings.log.log_format {
@@ -42,6 +48,10 @@ pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     };
     logging::init(format, &settings.log.log)
         .map_err(|error| anyhow::anyhow!("--log {:?} is no log filter: {error}", settings.log.log))?;
+    if !from_platform.is_empty() {
+        let decided: Vec<String> = from_platform.iter().map(|(decision, _)| decision.to_string()).collect();
+        tracing::info!("the platform decides {}", decided.join(", "));
+    }
     crate::serve::run(&settings)
 }
 

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::platform::Decision;
+
 /// Why a settings file is not taken. Every text names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -147,7 +149,12 @@ fn hint(key: &str, command: &Command) -> String {
 
 /// The settings that result, as a file that [`flags`] reads back: each with its sentence and where its value is from.
 #[must_use]
-pub fn print(command: &Command, matches: &ArgMatches, from_file: &[OsString]) -> String {
+pub fn print(
+    command: &Command,
+    matches: &ArgMatches,
+    from_file: &[OsString],
+    from_platform: &[(Decision, OsString)],
+) -> String {
     let mut text = String::from("# residual serve: the settings that result\n");
     let mut heading = None;
     for arg in settings(command) {
@@ -157,8 +164,11 @@ pub fn print(command: &Command, matches: &ArgMatches, from_file: &[OsString]) ->
         }
         let (key, long) = (arg.get_id().as_str(), arg.get_long().unwrap_or_default());
         let in_file = from_file.iter().any(|flag| flag.to_string_lossy().starts_with(&format!("--{long}=")));
+        let decision = from_platform.iter().find(|(decision, _)| decision.key == key);
+        let of_platform = decision.map(|(decision, _)| format!("platform: {}", decision.because));
         let source = match matches.value_source(key) {
             _ if in_file => "file",
+            _ if let Some(text) = &of_platform => text,
             Some(ValueSource::CommandLine) => "flag",
             Some(ValueSource::EnvVariable) => "variable",
             Some(_) | None => "default",

@@ -1,4 +1,4 @@
-//! Settings: default < TOML file < `RESIDUAL_*` variable < flag.
+//! Settings: default < platform < TOML file < `RESIDUAL_*` variable < flag.
 //!
 //! The structs below are the one place where a setting is named, typed, bounded and explained. The flag `--batch-delay`,
 //! the variable `RESIDUAL_BATCH_DELAY` and the file's key `batch_delay` are the same setting; [`file`] derives the latter
@@ -6,6 +6,7 @@
 
 pub mod file;
 pub mod limits;
+pub mod platform;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,9 @@ pub struct Settings {
     /// Where clients connect.
     #[command(flatten)]
     pub http: HttpSettings,
+    /// Where those of gRPC do.
+    #[command(flatten)]
+    pub grpc: GrpcSettings,
     /// What is served,
     #[command(flatten)]
     pub models: ModelSettings,
@@ -41,6 +45,9 @@ pub struct Settings {
     /// What uploads may be.
     #[command(flatten)]
     pub image: ImageSettings,
+    /// What platforms want that run the server as a container.
+    #[command(flatten)]
+    pub platforms: PlatformSettings,
     /// What the log says.
     #[command(flatten)]
     pub log: LogSettings,
@@ -70,7 +77,7 @@ pub struct HttpSettings {
     #[arg(long, env = "RESIDUAL_REQUEST_IMAGES_MAX", value_name = "N", default_value_t = limits::REQUEST_IMAGES_MAX, value_parser = count(1, 4096))]
     pub request_images_max: usize,
 
-    /// Open connections, at most. More wait to be accepted.
+    /// Open connections of each port, at most. More wait to be accepted.
     #[arg(long, env = "RESIDUAL_CONNECTIONS_MAX", value_name = "N", default_value_t = limits::CONNECTIONS_MAX, value_parser = count(1, 1_000_000))]
     pub connections_max: usize,
 
@@ -103,6 +110,27 @@ pub struct HttpSettings {
     /// After a signal (and the drain delay): time for requests in flight to finish.
     #[arg(long, env = "RESIDUAL_DRAIN_GRACE", value_name = "TIME", default_value_t = limits::DRAIN_GRACE.into(), value_parser = duration)]
     pub drain_grace: Time,
+}
+
+/// The port of gRPC and its bounds. Waits, memory and connections are those of the HTTP edge.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "gRPC")]
+pub struct GrpcSettings {
+    /// Port of the gRPC API. 0 takes any free port; the log says which. Default: 8001; where --http-port is 0, any free port.
+    #[arg(long, env = "RESIDUAL_GRPC_PORT", value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+
+    /// Size of one gRPC message, unpacked, at most. Larger ones get RESOURCE_EXHAUSTED.
+    #[arg(long, env = "RESIDUAL_GRPC_MESSAGE_BYTES_MAX", value_name = "SIZE", default_value = size_text(limits::GRPC_MESSAGE_BYTES_MAX), value_parser = message_size)]
+    pub grpc_message_bytes_max: ByteSize,
+
+    /// gRPC calls that are open at once, on all connections together. More get RESOURCE_EXHAUSTED.
+    #[arg(long, env = "RESIDUAL_GRPC_CALLS_MAX", value_name = "N", default_value_t = limits::GRPC_CALLS_MAX, value_parser = count(1, 1_000_000))]
+    pub grpc_calls_max: usize,
+
+    /// Requests of one gRPC stream that are answered beside each other. More wait in the connection.
+    #[arg(long, env = "RESIDUAL_GRPC_STREAM_REQUESTS_MAX", value_name = "N", default_value_t = limits::GRPC_STREAM_REQUESTS_MAX, value_parser = count(1, 4096))]
+    pub grpc_stream_requests_max: usize,
 }
 
 /// Which models are served.
@@ -268,6 +296,28 @@ pub enum ExifSetting {
     Ignore,
 }
 
+/// What SageMaker and Vertex AI say through their variables, which `platform.rs` reads.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Platforms")]
+pub struct PlatformSettings {
+    /// Models come and go over SageMaker's multi-model calls, /models. Without --model and --models the server begins with
+    /// none. SAGEMAKER_MULTI_MODEL=true turns it on.
+    #[arg(long, env = "RESIDUAL_SAGEMAKER_MULTI_MODEL", value_name = "BOOL", num_args = 0..=1, default_value = "false", default_missing_value = "true", require_equals = true, value_parser = BoolishValueParser::new())]
+    pub sagemaker_multi_model: bool,
+
+    /// Directory below which models of those calls must lie: clients name paths.
+    #[arg(long, env = "RESIDUAL_SAGEMAKER_MODELS_ROOT", value_name = "DIR", default_value = "/opt/ml/models")]
+    pub sagemaker_models_root: PathBuf,
+
+    /// Path of Vertex AI's predictions. Default: what AIP_PREDICT_ROUTE says, or none.
+    #[arg(long, env = "RESIDUAL_VERTEX_PREDICT_ROUTE", value_name = "PATH", value_parser = route)]
+    pub vertex_predict_route: Option<String>,
+
+    /// Path of Vertex AI's health probe. Default: what AIP_HEALTH_ROUTE says, or that of the predictions.
+    #[arg(long, env = "RESIDUAL_VERTEX_HEALTH_ROUTE", value_name = "PATH", value_parser = route)]
+    pub vertex_health_route: Option<String>,
+}
+
 /// Log level and form.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
@@ -331,11 +381,30 @@ impl Settings {
                     http.body_bytes_max, http.upload_memory_max
                 ),
             ),
+            (
+                self.grpc.grpc_message_bytes_max > http.upload_memory_max,
+                format!(
+                    "grpc_message_bytes_max ({}) is above upload_memory_max ({}): such a message could never be accepted",
+                    self.grpc.grpc_message_bytes_max, http.upload_memory_max
+                ),
+            ),
         ];
+        if self.platforms.vertex_health_route.is_some() && self.platforms.vertex_predict_route.is_none() {
+            let text = "vertex_health_route is set and vertex_predict_route is not: Vertex AI asks at both";
+            return Err(SettingsError(text.to_owned()));
+        }
         match contradictions.into_iter().find(|(holds, _)| *holds) {
             Some((_, text)) => Err(SettingsError(text)),
             None => Ok(()),
         }
+    }
+}
+
+impl Settings {
+    /// The port of gRPC: its own, or the usual one; any, where that of HTTP is any.
+    #[must_use]
+    pub fn grpc_port(&self) -> u16 {
+        self.grpc.grpc_port.unwrap_or(if self.http.http_port == 0 { 0 } else { limits::GRPC_PORT })
     }
 }
 
@@ -368,9 +437,26 @@ pub(crate) fn positive_duration(text: &str) -> Result<Time, String> {
     duration(text).and_then(|value| if value.is_zero() { Err("must be above 0s".to_owned()) } else { Ok(value) })
 }
 
+/// A path that a route can have as it is: the router gives braces a meaning of their own.
+fn route(text: &str) -> Result<String, String> {
+    let is_plain = |c: char| c.is_ascii_graphic() && !"{}*?#%".contains(c);
+    if text.starts_with('/') && text.chars().all(is_plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a path that begins with a slash and has no spaces, braces, '*', '?', '#' or '%'".to_owned())
+    }
+}
+
 fn size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|_| "write a size with its unit: 512KiB, 20MiB, 1GiB".to_owned())?;
     if size.as_u64() == 0 { Err("must be above 0".to_owned()) } else { Ok(size) }
+}
+
+/// A size that the head of a gRPC message can say.
+fn message_size(text: &str) -> Result<ByteSize, String> {
+    let size = size(text)?;
+    let max = limits::GRPC_MESSAGE_BYTES_LIMIT;
+    if size > max { Err(format!("must be at most {}, as protobuf has it", size_text(max))) } else { Ok(size) }
 }
 
 /// A size as people write it on a command line: `20MiB`, without the space that would need quotes.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::middleware::Report;
+use crate::edge::UploadsFull;
 use crate::models::NotServed;
 use crate::oip::{ErrorKind, OipError};
 use crate::pipeline::batch::BatchError;
@@ -38,6 +39,15 @@ pub enum ProblemKind {
     BodyTimeout,
     BodyTooLarge,
     TooManyImages,
+    BadTensor,
+    BadParameter,
+    ActivationImpossible,
+    NotOffered,
+    NotAcceptable,
+    BadModelPath,
+    AlreadyLoaded,
+    NotEnoughMemory,
+    LoadFailed,
     NotReady,
     /// The pipeline's own kinds.
     Failed(Failure),
@@ -71,6 +81,17 @@ impl ProblemKind {
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "The body came too slowly"),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, "body_too_large", "The body has too many bytes"),
             Self::TooManyImages => (S::PAYLOAD_TOO_LARGE, "too_many_images", "The request has too many images"),
+            Self::BadTensor => (S::BAD_REQUEST, "bad_tensor", "The tensor does not fit the model"),
+            Self::BadParameter => (S::BAD_REQUEST, "bad_parameter", "A parameter is out of range"),
+            Self::ActivationImpossible => {
+                (S::UNPROCESSABLE_ENTITY, "activation_impossible", "The graph has applied another function already")
+            }
+            Self::NotOffered => (S::NOT_IMPLEMENTED, "not_offered", "This call is not offered"),
+            Self::NotAcceptable => (S::NOT_ACCEPTABLE, "not_acceptable", "There is no answer of that type"),
+            Self::BadModelPath => (S::BAD_REQUEST, "bad_model_path", "The model cannot be loaded from there"),
+            Self::AlreadyLoaded => (S::CONFLICT, "already_loaded", "A model of this name is loaded"),
+            Self::NotEnoughMemory => (S::INSUFFICIENT_STORAGE, "not_enough_memory", "The model does not fit"),
+            Self::LoadFailed => (S::UNPROCESSABLE_ENTITY, "load_failed", "The model could not be loaded"),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The server is starting"),
             Self::Failed(failure) => {
                 let (status, title) = Self::failed(failure);
@@ -261,6 +282,85 @@ impl Problem {
         let body = V2Error { error: self.detail.clone() };
         self.into_response_with(body)
     }
+
+    /// The same of an API that knows fewer statuses: a body that is no image, or does not fit, is simply a wrong request.
+    pub(super) fn into_plain(self) -> Response {
+        let status = plain(self.kind.status());
+        let mut response = self.into_v2();
+        *response.status_mut() = status;
+        response
+    }
+
+    /// The answer of TorchServe.
+    pub(super) fn into_torchserve(self) -> Response {
+        let (status, r#type) = self.exception();
+        let body = TorchServeError { code: status.as_u16(), r#type, message: self.detail.clone() };
+        let mut response = self.into_response_with(body);
+        *response.status_mut() = status;
+        response
+    }
+
+    /// The answer to a probe that reads `status` alone.
+    pub(super) fn into_unhealthy(self) -> Response {
+        self.into_response_with(Ping { status: "Unhealthy" })
+    }
+
+    /// The exception that TorchServe's frontend would have met. Its own image handler makes a failed prediction (503) of a
+    /// photo that is none; here that is the request's fault.
+    fn exception(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        let status = plain(self.kind.status());
+        let name = match (self.kind, status) {
+            (ProblemKind::UnknownModel, _) => "ModelNotFoundException",
+            (ProblemKind::UnknownVersion, _) => "ModelVersionNotFoundException",
+            (_, S::NOT_FOUND) => "ResourceNotFoundException",
+            (_, S::METHOD_NOT_ALLOWED) => "MethodNotAllowedException",
+            (_, S::REQUEST_TIMEOUT | S::GATEWAY_TIMEOUT) => "RequestTimeoutException",
+            (_, S::PAYLOAD_TOO_LARGE) => "TooLongFrameException",
+            (_, S::SERVICE_UNAVAILABLE) => "ServiceUnavailableException",
+            (_, status) if status.is_server_error() => "InternalServerException",
+            _ => "BadRequestException",
+        };
+        (status, name)
+    }
+
+    /// The same, about one image of several.
+    #[must_use]
+    pub(super) fn of_item(self, index: usize, items: usize) -> Self {
+        if items == 1 { self } else { self.at(index) }
+    }
+
+    /// The same, about the image at `index`.
+    #[must_use]
+    pub(super) fn at(self, index: usize) -> Self {
+        Self { detail: format!("image {index}: {}", self.detail), ..self }
+    }
+}
+
+/// The status of an API that tells apart only whose fault it is.
+fn plain(status: StatusCode) -> StatusCode {
+    match status {
+        StatusCode::UNSUPPORTED_MEDIA_TYPE | StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        status => status,
+    }
+}
+
+/// An error of TorchServe.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct TorchServeError {
+    /// The status again.
+    code: u16,
+    /// The simple name of a Java class.
+    r#type: &'static str,
+    /// What was found, what is allowed, what to do.
+    message: String,
+}
+
+/// What a probe is told.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Ping {
+    /// `Healthy` or `Unhealthy`.
+    pub(super) status: &'static str,
 }
 
 fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
@@ -305,6 +405,12 @@ impl From<ClassifyError> for Problem {
                 Self::new(kind, "the model failed on this image; the server's log says why").because(&error)
             }
         }
+    }
+}
+
+impl From<UploadsFull> for Problem {
+    fn from(error: UploadsFull) -> Self {
+        Self::overloaded(error.to_string())
     }
 }
 

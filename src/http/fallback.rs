@@ -15,10 +15,23 @@ enum Shape {
     Problem,
     /// `{"error": "Not Found"}`.
     Error,
+    /// `{"error": ...}` with the whole sentence.
+    Sentence,
+    /// TorchServe's.
+    TorchServe,
 }
 
 /// Paths, with all below them, whose API is not the native one.
-const SHAPES: [(&str, Shape); 1] = [("/v2", Shape::Error)];
+const SHAPES: [(&str, Shape); 8] = [
+    ("/v2", Shape::Error),
+    ("/v1", Shape::Sentence),
+    ("/models", Shape::Sentence),
+    ("/pipeline", Shape::Sentence),
+    ("/hf-inference", Shape::Sentence),
+    ("/invocations", Shape::Sentence),
+    ("/ping", Shape::TorchServe),
+    ("/predictions", Shape::TorchServe),
+];
 
 impl Shape {
     fn of(path: &str) -> Self {
@@ -34,6 +47,8 @@ impl Shape {
                 let reason = problem.kind().status().canonical_reason();
                 problem.into_response_with(json!({ "error": reason }))
             }
+            Self::Sentence => problem.into_plain(),
+            Self::TorchServe => problem.into_torchserve(),
         }
     }
 }
@@ -71,6 +86,8 @@ mod tests {
             ("/v2", Shape::Error),
             ("/v2/", Shape::Error),
             ("/v2/models/x/nothing", Shape::Error),
+            ("/v1/models/x:predict", Shape::Sentence),
+            ("/predictions/x/1/2", Shape::TorchServe),
             ("/v2x", Shape::Problem),
             ("/api/v2", Shape::Problem),
             ("/", Shape::Problem),

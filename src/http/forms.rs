@@ -3,6 +3,7 @@
 //! Everything here computes and nothing waits: it runs in the pool that prepares images.
 
 use axum::body::{Body, Bytes};
+use axum::extract::multipart::Field;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
@@ -66,40 +67,66 @@ pub(super) fn looks_like_an_image(bytes: &[u8]) -> bool {
     crate::pipeline::decode::sniff(bytes).is_some()
 }
 
-fn multipart(content_type: HeaderValue, body: Bytes, images_max: usize) -> Result<Upload, Problem> {
-    let mut request = Request::new(Body::from(body));
-    request.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    // The bound on the body was kept when it was read.
-    DefaultBodyLimit::disable().apply(&mut request);
-    // The whole body is here, so reading its parts never waits.
-    parts(request, images_max).now_or_never().expect("a body in memory is always ready")
+/// The parts of a form that have this name, with a file name or without.
+pub(super) fn parts_named(
+    name: &str,
+    content_type: HeaderValue,
+    body: Bytes,
+    images_max: usize,
+) -> Result<Vec<Bytes>, Problem> {
+    let images = parts(content_type, body, images_max, |part| part.name() == Some(name))?;
+    if images.is_empty() {
+        let detail =
+            format!("the multipart body has no part {name:?}; send one for each image: curl -F {name}=@cat.jpg");
+        return Err(Problem::new(ProblemKind::EmptyBody, detail));
+    }
+    Ok(images)
 }
 
-async fn parts(request: Request, images_max: usize) -> Result<Upload, Problem> {
-    let broken =
-        |text: String| Problem::new(ProblemKind::BadMultipart, format!("the multipart body is broken: {text}"));
-    let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken(error.body_text()))?;
-    let mut images = Vec::new();
-    while let Some(part) = form.next_field().await.map_err(|error| broken(error.body_text()))? {
-        // A part without a file name is a field of the form around the files, such as a token.
-        if part.file_name().is_none() {
-            continue;
-        }
-        if images.len() == images_max {
-            return Err(too_many_images(images_max));
-        }
-        images.push(Ok(part.bytes().await.map_err(|error| broken(error.body_text()))?));
-    }
+fn multipart(content_type: HeaderValue, body: Bytes, images_max: usize) -> Result<Upload, Problem> {
+    // A part without a file name is a field of the form around the files, such as a token.
+    let images = parts(content_type, body, images_max, |part| part.file_name().is_some())?;
     if images.is_empty() {
         return Err(Problem::new(
             ProblemKind::EmptyBody,
             "the multipart body has no part with a file name; send one for each image: curl -F image=@cat.jpg",
         ));
     }
-    Ok(match <[Result<Bytes, Problem>; 1]>::try_from(images) {
-        Ok([one]) => Upload::One(one),
-        Err(images) => Upload::Many(images),
+    Ok(match <[Bytes; 1]>::try_from(images) {
+        Ok([one]) => Upload::One(Ok(one)),
+        Err(images) => Upload::Many(images.into_iter().map(Ok).collect()),
     })
+}
+
+/// The parts that `is_image` says are images.
+fn parts(
+    content_type: HeaderValue,
+    body: Bytes,
+    images_max: usize,
+    is_image: impl Fn(&Field<'_>) -> bool,
+) -> Result<Vec<Bytes>, Problem> {
+    let mut request = Request::new(Body::from(body));
+    request.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    // The bound on the body was kept when it was read.
+    DefaultBodyLimit::disable().apply(&mut request);
+    let read = async {
+        let broken =
+            |text: String| Problem::new(ProblemKind::BadMultipart, format!("the multipart body is broken: {text}"));
+        let mut form = Multipart::from_request(request, &()).await.map_err(|error| broken(error.body_text()))?;
+        let mut images = Vec::new();
+        while let Some(part) = form.next_field().await.map_err(|error| broken(error.body_text()))? {
+            if !is_image(&part) {
+                continue;
+            }
+            if images.len() == images_max {
+                return Err(too_many_images(images_max));
+            }
+            images.push(part.bytes().await.map_err(|error| broken(error.body_text()))?);
+        }
+        Ok(images)
+    };
+    // The whole body is here, so reading its parts never waits.
+    read.now_or_never().expect("a body in memory is always ready")
 }
 
 fn json(body: &[u8], images_max: usize) -> Result<Upload, Problem> {
@@ -202,7 +229,7 @@ pub(super) fn decode_base64(text: &str) -> Result<Bytes, Problem> {
         .map_err(|error| Problem::new(ProblemKind::BadBase64, format!("the image is not base64: {error}")))
 }
 
-fn too_many_images(images_max: usize) -> Problem {
+pub(super) fn too_many_images(images_max: usize) -> Problem {
     Problem::new(
         ProblemKind::TooManyImages,
         format!(

@@ -48,9 +48,14 @@ async fn live() -> Json<Health> {
 
 /// The models are warm and no signal has come.
 async fn ready(State(app): State<App>) -> Result<Json<Health>, Problem> {
+    is_ready(&app).map(|()| Json(Health { status: Status::Ready }))
+}
+
+/// The models are warm and no signal has come.
+pub(super) fn is_ready(app: &App) -> Result<(), Problem> {
     match app.phases.now() {
         Phase::Starting => Err(not_ready()),
-        Phase::Ready => Ok(Json(Health { status: Status::Ready })),
+        Phase::Ready => Ok(()),
         Phase::Leaving | Phase::Draining => Err(Problem::shutting_down()),
     }
 }

@@ -1,11 +1,12 @@
-//! The HTTP edge: connections, uploads, routes, errors. It decides nothing about images or models.
+//! The HTTP edge: uploads, routes, errors. It decides nothing about images or models.
 
+mod asking;
+mod compat;
 mod error;
 mod fallback;
 mod forms;
 mod health;
 mod limits;
-mod listener;
 mod middleware;
 mod native;
 mod oip;
@@ -18,19 +19,18 @@ use std::sync::Arc;
 
 use axum::Router;
 
+pub use compat::{MultiModel, VertexRoutes};
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
-pub use listener::{Drained, serve};
 
 use crate::apis::{Api, Apis};
+use crate::edge::{OverloadLog, Shared, UploadMemory};
 use crate::models::Models;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
-use middleware::OverloadLog;
 use routes::Routes;
-use upload::UploadMemory;
 
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,23 +44,24 @@ pub struct App {
     uploads: UploadMemory,
     metrics: Metrics,
     overload: Arc<OverloadLog>,
+    multi_model: Option<MultiModel>,
+    vertex: Option<VertexRoutes>,
 }
 
 impl App {
     /// An edge for these models. While there are none it answers liveness and metrics, and everything else with
     /// `not_ready`.
     #[must_use]
-    pub fn new(
-        apis: Apis,
-        oip: Oip,
-        models: Models,
-        limits: HttpLimits,
-        pool: PreparePool,
-        phases: Phases,
-        metrics: Metrics,
-    ) -> Self {
-        let uploads = UploadMemory::new(limits.upload_memory_max);
-        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload: Arc::default() }
+    pub fn new(apis: Apis, oip: Oip, models: Models, limits: HttpLimits, pool: PreparePool, shared: Shared) -> Self {
+        let Shared { uploads, phases, metrics } = shared;
+        let (overload, multi_model, vertex) = (Arc::default(), None, None);
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload, multi_model, vertex }
+    }
+
+    /// The same, as a platform wants it: models that come and go over SageMaker's API, Vertex AI's routes.
+    #[must_use]
+    pub fn on_platform(self, multi_model: Option<MultiModel>, vertex: Option<VertexRoutes>) -> Self {
+        Self { multi_model, vertex, ..self }
     }
 
     /// An edge without models.
@@ -69,13 +70,8 @@ impl App {
         use std::time::Duration;
         let limits = HttpLimits {
             body_bytes_max: 1 << 20,
-            upload_memory_max: 1 << 20,
-            header_bytes_max: 1 << 14,
             request_images_max: 2,
-            connections_max: 2,
-            header_timeout: Duration::from_secs(1),
             body_timeout: Duration::from_secs(1),
-            write_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(1),
         };
         let memory = Arc::new(crate::pipeline::decode::budget::MemoryBudget::new(1 << 20));
@@ -87,7 +83,8 @@ impl App {
             model_control: true,
         };
         let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
-        Self::new(Apis::all(), oip, models, limits, pool, phases, Metrics::new())
+        let shared = Shared { uploads: UploadMemory::new(1 << 20), phases, metrics: Metrics::new() };
+        Self::new(Apis::all(), oip, models, limits, pool, shared)
     }
 }
 
@@ -100,10 +97,11 @@ fn routes(app: &App) -> Routes {
             routes = routes.merge(more());
         }
     }
-    routes
+    routes.merge(compat::routes(app))
 }
 
 /// The router of all of them.
 pub fn router(app: App) -> Router {
-    routes(&app).finish(app)
+    let router = routes(&app).finish(app.clone());
+    compat::before(router, &app)
 }

@@ -93,6 +93,12 @@ impl Routes {
         self
     }
 
+    /// Describes an operation that something before the router answers.
+    pub(super) fn elsewhere(mut self, method: Method, path: impl Into<String>, operation: Operation) -> Self {
+        self.table.push(Route { method, path: path.into(), operation });
+        self
+    }
+
     /// All routes of both.
     pub(super) fn merge(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);

@@ -3,8 +3,6 @@
 //! What a body holds follows from its content type (multipart, JSON, else raw). What an *image* is, its bytes decide:
 //! a JPEG that is sent as JSON is still taken as a JPEG. `forms.rs` takes the forms apart.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -15,6 +13,7 @@ use http_body_util::BodyExt as _;
 use super::error::{Problem, ProblemKind};
 use super::forms::{self, Form, Upload};
 use super::limits::HttpLimits;
+use crate::edge::{UploadMemory, UploadShare};
 use crate::pipeline::{ClassifyError, PreparePool};
 
 /// Beside an early refusal, this much of the body is still read and thrown away, so that a client that is sending gets
@@ -24,58 +23,6 @@ const DISCARD_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A body's buffer grows from here, doubling. Most photos of the size that models see fit at once.
 const BUFFER_BYTES_MIN: usize = 64 * 1024;
-
-/// The bytes of all uploads in memory, under one bound. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct UploadMemory {
-    held: Arc<AtomicU64>,
-    max: u64,
-}
-
-/// One upload's share of the memory. Dropping it gives the share back.
-#[derive(Debug)]
-pub(super) struct UploadShare {
-    memory: UploadMemory,
-    bytes: u64,
-}
-
-impl UploadMemory {
-    pub(super) fn new(max: u64) -> Self {
-        Self { held: Arc::default(), max }
-    }
-
-    /// Bytes held now.
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// An empty share that grows with its upload.
-    fn share(&self) -> UploadShare {
-        UploadShare { memory: self.clone(), bytes: 0 }
-    }
-}
-
-impl UploadShare {
-    /// Takes so many bytes more.
-    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
-        let memory = &self.memory;
-        let fits = |held: u64| held.checked_add(bytes).filter(|&sum| sum <= memory.max);
-        memory.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| {
-            Problem::overloaded(format!(
-                "all uploads together may hold {} bytes of memory, and this one does not fit now; try again later",
-                memory.max
-            ))
-        })?;
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for UploadShare {
-    fn drop(&mut self) {
-        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// A request's images, and what goes with them.
 #[derive(Debug)]
@@ -95,21 +42,8 @@ pub(super) async fn receive(
     memory: &UploadMemory,
     pool: &PreparePool,
 ) -> Result<Received, Problem> {
-    if let Some(encoding) = unsupported_encoding(request.headers()) {
-        refuse(request);
-        return Err(Problem::new(
-            ProblemKind::UnsupportedEncoding,
-            format!("the content encoding is {encoding}; send the image as it is, photos hardly compress further"),
-        ));
-    }
     let form = Form::of(request.headers());
-    let Whole { bytes, mut share, deadline } = whole(request, limits, memory).await?;
-    if bytes.is_empty() {
-        return Err(Problem::new(
-            ProblemKind::EmptyBody,
-            "send an image as the body, for example: curl --data-binary @cat.jpg",
-        ));
-    }
+    let Whole { bytes, mut share, deadline } = plain(request, limits, memory).await?;
     let images_max = limits.request_images_max;
     let form = match form {
         Form::Raw => return Ok(Received { upload: Upload::One(Ok(bytes)), share, deadline }),
@@ -121,14 +55,44 @@ pub(super) async fn receive(
     // The parts are copies of the body.
     share.grow(bytes.len() as u64)?;
     // A form of 20 MB takes milliseconds to take apart, too long for an async thread.
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    pool.start(deadline, move || {
-        // The caller may have left meanwhile.
-        let _ = reply.send((form.images(bytes, images_max), share));
-    })
-    .await?;
-    let (upload, share) = answer.await.map_err(|_| ClassifyError::Lost)?;
+    let (upload, share) = in_pool(pool, deadline, move || (form.images(bytes, images_max), share)).await?;
     Ok(Received { upload: upload?, share, deadline })
+}
+
+/// Computes in the pool that prepares images: what takes longer than a moment must not hold up an async thread.
+pub(super) async fn in_pool<T: Send + 'static>(
+    pool: &PreparePool,
+    deadline: Instant,
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let work = move || {
+        // The caller may have left meanwhile.
+        if !reply.is_closed() {
+            let _ = reply.send(compute());
+        }
+    };
+    pool.start(deadline, work).await?;
+    Ok(answer.await.map_err(|_| ClassifyError::Lost)?)
+}
+
+/// Reads a body that must not be empty and not be encoded.
+pub(super) async fn plain(request: Request, limits: &HttpLimits, memory: &UploadMemory) -> Result<Whole, Problem> {
+    if let Some(encoding) = unsupported_encoding(request.headers()) {
+        refuse(request);
+        return Err(Problem::new(
+            ProblemKind::UnsupportedEncoding,
+            format!("the content encoding is {encoding}; send the image as it is, photos hardly compress further"),
+        ));
+    }
+    let whole = whole(request, limits, memory).await?;
+    if whole.bytes.is_empty() {
+        return Err(Problem::new(
+            ProblemKind::EmptyBody,
+            "send an image as the body, for example: curl --data-binary @cat.jpg",
+        ));
+    }
+    Ok(whole)
 }
 
 /// One body, as it came.
@@ -191,7 +155,9 @@ async fn read_body(body: Body, bytes_max: u64, share: &mut UploadShare, refusal:
     let too_large = |found: String| {
         Problem::new(
             ProblemKind::BodyTooLarge,
-            format!("the body has {found} bytes, at most {bytes_max} are allowed; send a smaller image"),
+            format!(
+                "the body has {found} bytes, at most {bytes_max} are allowed; send a smaller image, or several requests"
+            ),
         )
     };
     let announced = http_body::Body::size_hint(&body).exact();
@@ -259,20 +225,6 @@ fn discard(mut body: Body) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Failure;
-
-    #[test]
-    fn upload_memory_is_never_above_its_bound_and_comes_back() {
-        let memory = UploadMemory::new(10);
-        let (mut a, mut b) = (memory.share(), memory.share());
-        a.grow(6).unwrap();
-        b.grow(4).unwrap();
-        assert_eq!(b.grow(1).unwrap_err().kind(), ProblemKind::Failed(Failure::Overloaded));
-        drop(a);
-        b.grow(6).unwrap();
-        drop(b);
-        assert_eq!(memory.held_bytes(), 0);
-    }
 
     #[tokio::test]
     async fn a_body_in_single_bytes_is_charged_for_what_it_holds() {

@@ -3,6 +3,7 @@
 //! Requests see a [`Roster`] that is swapped whole, and hold the engine that they were given to their end. One change runs
 //! at a time; what it cannot load changes nothing.
 
+mod added;
 mod handle;
 mod load;
 mod roster;
@@ -12,6 +13,7 @@ mod work;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+pub use added::AddError;
 pub use handle::Handle;
 pub use load::LoadError;
 pub use roster::{NotServed, Row, State};

@@ -14,6 +14,8 @@ pub(super) struct Roster {
     /// The model of requests that name none; without it there must be only one.
     pub(super) default: Option<String>,
     pub(super) models: BTreeMap<String, BTreeMap<Version, Entry>>,
+    /// Models that clients added, each with the place that they named.
+    pub(super) added: BTreeMap<String, String>,
 }
 
 /// One version of one model.

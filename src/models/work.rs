@@ -50,7 +50,7 @@ pub(super) enum Scope {
 /// What is remembered between two changes.
 #[derive(Debug)]
 pub(super) struct Work {
-    source: Source,
+    pub(super) source: Source,
     starter: Starter,
     /// How the files looked when each version was loaded, or when that was tried.
     tried: BTreeMap<Id, Tried>,
@@ -261,19 +261,21 @@ impl Work {
     }
 
     pub(super) fn unload(&mut self, models: &Models, name: &str) -> Result<Changes, LoadError> {
-        let rows: Vec<Id> = models
-            .rows()
-            .into_iter()
-            .filter(|row| row.name == name)
-            .map(|row| Id { name: row.name, version: row.version })
-            .collect();
-        if rows.is_empty() {
+        if !models.rows().iter().any(|row| row.name == name) {
             return Err(LoadError::unknown(name));
         }
-        let mut changes = Changes::default();
-        rows.iter().for_each(|id| self.forget(models, id, &mut changes));
+        let changes = self.forget_model(models, name);
         self.unloaded.insert(name.to_owned());
         Ok(changes)
+    }
+
+    /// Stops serving every version of a model, and those that could not be loaded.
+    pub(super) fn forget_model(&mut self, models: &Models, name: &str) -> Changes {
+        let mut changes = Changes::default();
+        let rows = models.rows().into_iter().filter(|row| row.name == name);
+        let ids: Vec<Id> = rows.map(|row| Id { name: row.name, version: row.version }).collect();
+        ids.iter().for_each(|id| self.forget(models, id, &mut changes));
+        changes
     }
 }
 

@@ -87,15 +87,27 @@ impl Oip {
                 "{name:?} is the photo side of {model:?} and comes and goes with it; without {IMAGE_SUFFIX:?} it can be named here"
             )));
         }
-        let (models, owned) = (self.models.clone(), name.to_owned());
+        let owned = name.to_owned();
+        self.in_turn(move |models| change(models, &owned)).await??;
+        Ok(())
+    }
+
+    /// Changes the models once no other change that a client asked for is running. It goes on if the caller leaves: half a
+    /// change would help nobody.
+    ///
+    /// # Errors
+    /// [`OipError`] if the change panicked.
+    pub async fn in_turn<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Models) -> T + Send + 'static,
+    ) -> Result<T, OipError> {
+        let models = self.models.clone();
         let turn = Arc::clone(&self.changes).acquire_owned().await.map_err(|_closed| OipError::shutting_down())?;
-        // Loading takes seconds and blocks. It goes on if the caller leaves: half a change would help nobody.
+        // Loading takes seconds and blocks.
         let changed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            change(&models, &owned)
-        })
-        .await;
-        changed.unwrap_or(Err(LoadError::Panicked))?;
-        Ok(())
+            change(&models)
+        });
+        changed.await.map_err(|_panicked| LoadError::Panicked.into())
     }
 }

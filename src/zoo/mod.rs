@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use choice::PresetChoice;
 pub use labels::LabelSource;
-pub use places::{Files, Fingerprint, Found, Listing, Place, Wanted, find, fingerprint};
+pub use places::{Files, Fingerprint, Found, Listing, Place, Wanted, find, fingerprint, is_name};
 pub use version::Version;
 pub use weights::square_size;
 

@@ -75,8 +75,9 @@ impl fmt::Display for Wanted {
     }
 }
 
-/// Names stand in URLs, metrics and logs.
-fn is_name(text: &str) -> bool {
+/// Whether this can be a model's name: names stand in URLs, metrics and logs.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 

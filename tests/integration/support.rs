@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Args as _, FromArgMatches as _};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use residual::config::Settings;
-use residual::http::Drained;
+use residual::edge::Drained;
 use residual::models::{Changes, Models};
 use residual::serve::Server;
 use serde_json::Value;

@@ -80,12 +80,15 @@ fn what_is_printed_is_read_back_as_the_same_settings() {
         "--model=b=c",
     ];
     let matches = command().get_matches_from(given);
-    let printed = print(&command(), &matches, &[]);
+    let printed = print(&command(), &matches, &[], &[]);
     let file = file(&printed);
     let nothing = command().get_matches_from(["serve"]);
     let flags = flags(file.path(), &command(), &nothing).unwrap();
     let arguments = std::iter::once(OsString::from("serve")).chain(flags);
     let again = command().get_matches_from(arguments);
-    assert_eq!(print(&command(), &again, &[]).replace("[flag]", "[default]"), printed.replace("[flag]", "[default]"));
+    assert_eq!(
+        print(&command(), &again, &[], &[]).replace("[flag]", "[default]"),
+        printed.replace("[flag]", "[default]")
+    );
     assert!(printed.contains("[flag]\nhttp_port = 9000\n"), "{printed}");
 }

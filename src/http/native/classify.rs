@@ -4,24 +4,19 @@ use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join_all;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::App;
+use crate::http::asking::{self, TOP_K_DEFAULT, answered, parse_top_k, with_report};
 use crate::http::error::{Problem, ProblemBody, ProblemKind};
 use crate::http::forms::Upload;
-use crate::http::health;
 use crate::http::middleware::Report;
 use crate::http::upload::{self, Received};
 use crate::models::Handle;
 use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, Engine, ImageInfo, Prediction};
-use crate::shutdown::Phase;
 use crate::telemetry::StageTimes;
-
-/// Classes in an answer when the client does not say. Capped by the classes there are.
-const TOP_K_DEFAULT: usize = 5;
 
 /// What comes back: of one image its classes, of several a list.
 #[derive(Serialize, JsonSchema)]
@@ -98,52 +93,41 @@ pub(super) async fn classify(State(app): State<App>, request: Request) -> Respon
             return problem.into_response();
         }
     };
-    let mut response = match top_k {
+    let response = match top_k {
         Ok(top_k) => answer(&app, &engine, request, top_k).await.into_response(),
         Err(problem) => {
             upload::refuse(request);
             problem.into_response()
         }
     };
-    if let Some(report) = response.extensions_mut().get_mut::<Report>() {
-        report.model.clone_from(&engine.spec().name);
-    }
-    response
+    asking::about(response, &engine)
 }
 
 async fn answer(app: &App, engine: &Engine, request: Request, top_k: usize) -> Result<Response, Problem> {
     // The share is held to the end: the images live as long.
     let Received { upload, share: _share, deadline } =
         upload::receive(request, &app.limits, &app.uploads, &app.pool).await?;
-    let ask = Ask::new(top_k, deadline);
+    respond(engine, upload, Ask::new(top_k, deadline)).await
+}
+
+/// Asks about the images and answers as this API does.
+pub(in crate::http) async fn respond(engine: &Engine, upload: Upload, ask: Ask) -> Result<Response, Problem> {
     let spec = engine.spec();
     match upload {
         Upload::One(image) => {
-            let place = engine.reserve(1)?.pop().expect("one place was reserved");
-            let Scored { classification, image, times } = engine.classify(place, image?, ask).await?;
+            let Scored { classification, image, times } = asking::one(engine, image, ask).await?;
             let predictions = classification.predictions;
             let answer = Answer::One { model: &spec.name, model_version: &spec.version, predictions, image };
-            Ok(with_report(Json(answer), Report { times, ..Report::default() }))
+            Ok(answered(Json(answer), times))
         }
         Upload::Many(images) => {
-            let places = engine.reserve(images.len())?;
-            let asked = places
-                .into_iter()
-                .zip(images)
-                .map(|(place, image)| async move { Ok::<_, Problem>(engine.classify(place, image?, ask).await?) });
-            let outcomes = join_all(asked).await;
+            let outcomes = asking::each(engine, images, ask).await?;
             let report = report_on(&outcomes);
             let results = outcomes.into_iter().map(ItemAnswer::from).collect();
             let answer = Answer::Many { model: &spec.name, model_version: &spec.version, results };
             Ok(with_report(Json(answer), report))
         }
     }
-}
-
-fn with_report(answer: impl IntoResponse, report: Report) -> Response {
-    let mut response = answer.into_response();
-    response.extensions_mut().insert(report);
-    response
 }
 
 /// Several images in one report: the longest times, every cause for the log, and `ok` if any image got its classes.
@@ -161,11 +145,7 @@ fn report_on(outcomes: &[Result<Scored, Problem>]) -> Report {
 
 /// The engine that the query asks for, if the server takes requests now, and how many classes it asks of it.
 fn admit(app: &App, uri: &Uri) -> Result<(Handle, Result<usize, Problem>), Problem> {
-    match app.phases.now() {
-        Phase::Draining => return Err(Problem::shutting_down()),
-        Phase::Starting => return Err(health::not_ready()),
-        Phase::Ready | Phase::Leaving => {}
-    }
+    asking::admit(app)?;
     let Asked { model, version, top_k } = Asked::parse(uri)?;
     let engine = app.models.get(model.as_deref(), version.as_deref())?;
     let classes = engine.spec().labels.len();
@@ -205,36 +185,11 @@ impl Asked {
     }
 }
 
-fn parse_top_k(text: &str, classes: usize) -> Result<usize, Problem> {
-    text.parse().ok().filter(|top_k| (1..=classes).contains(top_k)).ok_or_else(|| {
-        Problem::new(
-            ProblemKind::BadTopK,
-            format!("top_k is {text:?}; it must be a whole number from 1 to {classes}, the classes of this model"),
-        )
-    })
-}
-
 impl From<Result<Scored, Problem>> for ItemAnswer {
     fn from(outcome: Result<Scored, Problem>) -> Self {
         match outcome {
             Ok(scored) => Self::Classified { predictions: scored.classification.predictions, image: scored.image },
             Err(problem) => Self::Failed { error: problem.into_body() },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn top_k_is_a_whole_number_within_the_classes() {
-        for (text, expected) in [("1", Some(1)), ("10", Some(10)), ("0", None), ("11", None), ("100000", None)] {
-            assert_eq!(parse_top_k(text, 10).ok(), expected, "{text}");
-        }
-        for text in ["", "five", "-1", "1.5", " 3", "99999999999999999999"] {
-            let problem = parse_top_k(text, 10).unwrap_err();
-            assert_eq!(problem.kind(), ProblemKind::BadTopK, "{text:?}");
         }
     }
 }

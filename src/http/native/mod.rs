@@ -5,6 +5,8 @@ mod models;
 
 use std::num::NonZeroU32;
 
+pub(super) use classify::respond;
+
 use super::error::ProblemKind as P;
 use super::openapi::Operation;
 use super::routes::Routes;

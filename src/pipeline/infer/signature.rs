@@ -74,7 +74,7 @@ pub struct Reading {
 }
 
 /// What a client may want done to the values of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// Probabilities that sum to 1.

@@ -1,0 +1,99 @@
+//! gzip -> message, under a bound. A kilobyte may unpack to a megabyte.
+
+use std::io::Read as _;
+
+use flate2::read::MultiGzDecoder;
+
+use super::status::MessageError;
+use crate::edge::UploadShare;
+
+/// Unpacked at once.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Unpacks a message of at most `bytes_max` bytes behind `head`, and charges what it takes to `share`.
+pub(super) fn unpack(
+    packed: &[u8],
+    head: &[u8],
+    bytes_max: u64,
+    share: &mut UploadShare,
+) -> Result<Vec<u8>, MessageError> {
+    let mut unpacked = Vec::new();
+    let mut decoder = MultiGzDecoder::new(packed);
+    let mut piece = [0; PIECE_BYTES];
+    push(&mut unpacked, head, share)?;
+    loop {
+        let len = decoder.read(&mut piece).map_err(|error| MessageError::BadGzip(error.to_string()))?;
+        if len == 0 {
+            return Ok(unpacked);
+        }
+        if (unpacked.len() - head.len() + len) as u64 > bytes_max {
+            return Err(MessageError::UnpackedTooLarge { max: bytes_max });
+        }
+        push(&mut unpacked, &piece[..len], share)?;
+    }
+}
+
+/// Appends, and charges the room for it: by doubling, so that few bytes are copied twice.
+fn push(target: &mut Vec<u8>, bytes: &[u8], share: &mut UploadShare) -> Result<(), MessageError> {
+    let len = target.len() + bytes.len();
+    if len > target.capacity() {
+        let capacity = len.max(target.capacity() * 2).max(PIECE_BYTES);
+        share.grow((capacity - target.capacity()) as u64)?;
+        target.reserve_exact(capacity - target.len());
+    }
+    target.extend_from_slice(bytes);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::edge::UploadMemory;
+
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_message_comes_out_behind_its_head_and_is_charged_for() {
+        let memory = UploadMemory::new(1 << 20);
+        let mut share = memory.share();
+        let message: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        let unpacked = unpack(&packed(&message), b"head:", 400_000, &mut share).unwrap();
+        assert_eq!(unpacked[..5], *b"head:");
+        assert_eq!(unpacked[5..], message);
+        assert!(memory.held_bytes() >= unpacked.len() as u64);
+        drop(share);
+        assert_eq!(memory.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_bound_or_at_the_memory() {
+        let memory = UploadMemory::new(1 << 20);
+        let bomb = packed(&vec![0; 3 << 20]);
+        assert!(bomb.len() < 32 * 1024);
+        let at = |max| unpack(&bomb, &[], max, &mut memory.share());
+        assert_eq!(at(1 << 18), Err(MessageError::UnpackedTooLarge { max: 1 << 18 }));
+        assert!(matches!(at(4 << 20), Err(MessageError::UploadsFull(_))));
+        assert_eq!(memory.held_bytes(), 0);
+        let exact = packed(&[7; 1000]);
+        assert_eq!(unpack(&exact, &[], 1000, &mut memory.share()).unwrap().len(), 1000);
+        assert!(unpack(&exact, &[], 999, &mut memory.share()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_gzip_or_cut_is_refused() {
+        let memory = UploadMemory::new(1 << 20);
+        let whole = packed(&[1; 1000]);
+        for bytes in [&b"no gzip"[..], &whole[..whole.len() - 1], &whole[..5]] {
+            assert!(matches!(unpack(bytes, &[], 1 << 20, &mut memory.share()), Err(MessageError::BadGzip(_))));
+        }
+    }
+}
