@@ -15,6 +15,7 @@ mod layering;
 mod lifecycle;
 mod metadata;
 mod models;
+mod oip;
 mod overload;
 mod published;
 mod pull;
