@@ -130,7 +130,7 @@ impl Server {
         let apis = settings.http.apis.clone();
         let app = App::new(apis, oip, models.clone(), limits, pool.clone(), lifecycle.phases(), metrics.clone());
         let grace = *settings.http.drain_grace;
-        let router = http::router(on_platform(app, &settings.platforms));
+        let router = http::router(&on_platform(app, &settings.platforms));
         let connections = metrics.connections.clone();
         // Joined by `drain`.
         let edge = tokio::spawn(http::serve(listener, router, limits, lifecycle.phases(), connections, grace));

@@ -104,7 +104,7 @@ impl App {
 }
 
 /// Every route. Each API lists its own on one screen.
-pub fn router(app: App) -> Router {
+pub fn router(app: &App) -> Router {
     let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
     let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
     for (api, more) in others {
@@ -112,6 +112,6 @@ pub fn router(app: App) -> Router {
             routes = routes.merge(more());
         }
     }
-    let router = routes.merge(compat::routes(&app)).finish(app.clone());
-    compat::before(router, &app)
+    let router = routes.merge(compat::routes(app)).finish(app.clone());
+    compat::before(router, app)
 }

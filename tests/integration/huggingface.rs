@@ -74,7 +74,7 @@ async fn parameters_choose_how_many_classes_and_which_function() {
     let score = sigmoid.json[0]["score"].as_f64().unwrap();
     assert!((score - 1.0 / (1.0 + (-logits[0]).exp())).abs() < 1e-5);
     assert!(sentence(&send(with(json!({ "top_k": 0 }))).await, 400).contains("at least 1"));
-    assert!(sentence(&send(with(json!({ "top_k": "x" }))).await, 400).contains("top_k"));
+    assert!(sentence(&send(with(json!({ "top_k": "x" }))).await, 400).contains("expected u32"));
     assert!(sentence(&send(with(json!({ "function_to_apply": "relu" }))).await, 400).contains("softmax"));
 }
 

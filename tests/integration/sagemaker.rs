@@ -162,3 +162,32 @@ async fn models_of_the_settings_stay_beside_those_that_come() {
     sentence(&send(server.client.delete(server.url("/models/own"))).await, 404);
     assert_eq!(send(server.post("/invocations").body(photo("cat.jpg"))).await.json[0]["label"], "cat");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_open_inference_protocol_travels_in_a_type_of_its_own() {
+    let server = TestServer::start(&[]).await;
+    let metadata = server.get("/v2/models/resnet20-cifar10").await;
+    let name = &metadata.json["inputs"][0]["name"];
+    let raw: Vec<u8> = std::iter::repeat_n(0.5f32.to_le_bytes(), 3 * 32 * 32).flatten().collect();
+    let input = json!({
+        "name": name, "shape": [1, 3, 32, 32], "datatype": "FP32", "parameters": { "binary_data_size": raw.len() },
+    });
+    let document = json!({ "inputs": [input], "parameters": { "binary_data_output": true } }).to_string();
+    let body = [document.as_bytes(), &raw].concat();
+    let ask = |path: &str, name: &str, value: String| server.post(path).header(name, value).body(body.clone()).send();
+    let expected =
+        ask("/v2/models/resnet20-cifar10/infer", "inference-header-content-length", document.len().to_string());
+    let expected = expected.await.unwrap();
+    let length = expected.headers()["inference-header-content-length"].to_str().unwrap().to_owned();
+    let media_type = "application/vnd.sagemaker-triton.binary+json";
+    let found = ask("/invocations", "content-type", format!("{media_type};json-header-size={}", document.len()));
+    let found = found.await.unwrap();
+    assert_eq!(found.status(), 200);
+    assert_eq!(found.headers()["content-type"].to_str().unwrap(), format!("{media_type};json-header-size={length}"));
+    assert!(found.bytes().await.unwrap().ends_with(&expected.bytes().await.unwrap()[length.parse().unwrap()..]));
+    for size in ["x", "-1", "100000000"] {
+        let header = format!("{media_type};json-header-size={size}");
+        let answer = send(server.post("/invocations").header("content-type", header).body(body.clone())).await;
+        sentence(&answer, 400);
+    }
+}

@@ -101,7 +101,7 @@ async fn what_does_not_fit_is_told_with_its_place() {
     refused(r#"{"instances": [3]}"#, 400, "an image in base64").await;
     refused(r#"{"instances": [{}]}"#, 400, "image 0: the object holds no image").await;
     refused(r#"{"instances": [{"image": "aGk=", "data": "aGk="}]}"#, 400, "several images").await;
-    refused(r#"{"instances": ["aGk="]}"#, 400, "no image").await;
+    refused(r#"{"instances": ["aGk="]}"#, 400, "not an image").await;
     refused(r#"{"instances": ["*"]}"#, 400, "image 0: the image is not base64").await;
     refused(r#"{"instances": ["", "", ""]}"#, 413, "more than 2 images").await;
     refused(r#"{"instances": ["aGk="], "inputs": ["aGk="]}"#, 400, "and before it").await;
