@@ -115,6 +115,7 @@ impl Server {
         let limits = http_limits(&settings.http);
         let oip_limits = OipLimits {
             request_images_max: limits.request_images_max,
+            request_bytes_max: limits.body_bytes_max,
             request_timeout: limits.request_timeout,
             model_control: match settings.models.model_control {
                 ModelControl::Auto => ports.http().ip().is_loopback(),

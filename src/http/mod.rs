@@ -79,6 +79,7 @@ impl App {
         let (models, phases) = (Models::default(), crate::shutdown::Lifecycle::new().phases());
         let oip_limits = crate::oip::OipLimits {
             request_images_max: 2,
+            request_bytes_max: 1 << 20,
             request_timeout: Duration::from_secs(1),
             model_control: true,
         };
