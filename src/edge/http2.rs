@@ -88,28 +88,43 @@ impl Wire for Http2 {
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let after_one = closing.is_after_one();
-        let mut leaving = false;
+        // Since when the client knows that it should leave.
+        let mut told: Option<Instant> = None;
         // Often enough that no limit is kept for more than twice its time.
         let mut clock = tokio::time::interval(limits.header_timeout.min(limits.write_timeout));
         loop {
-            tokio::select! {
+            let goodbye = told.map(|told| told + GOODBYE_TIME);
+            let leaves = tokio::select! {
                 ended = &mut connection => return ended,
-                () = closing.asked(), if !leaving => leaving = true,
-                () = first.notified(), if after_one && !leaving => leaving = true,
+                () = closing.asked(), if told.is_none() => true,
+                () = first.notified(), if after_one && told.is_none() => true,
                 _ = clock.tick() => match calls.overdue(Instant::now(), &limits) {
-                    None => continue,
-                    Some(Overdue::Idle) => leaving = true,
+                    None => false,
+                    Some(Overdue::Idle) => true,
                     // Nothing that waits for this client would ever be taken.
                     Some(Overdue::Unread) => return Ok(()),
                 },
-                // What is left is a client that neither calls nor leaves.
-                () = tokio::time::sleep(GOODBYE_TIME), if leaving => match calls.are_open() {
-                    true => continue,
-                    false => return Ok(()),
-                },
+                () = until(goodbye) => {
+                    if !calls.are_open() {
+                        return Ok(());
+                    }
+                    told = Some(Instant::now());
+                    false
+                }
+            };
+            if leaves && told.is_none() {
+                connection.as_mut().graceful_shutdown();
+                told = Some(Instant::now());
             }
-            connection.as_mut().graceful_shutdown();
         }
+    }
+}
+
+/// Waits for a moment; for ever if there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
 }
 

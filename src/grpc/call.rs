@@ -29,6 +29,8 @@ pub(super) struct Report {
     pub times: StageTimes,
     /// What the log should say about a failure.
     pub cause: Option<String>,
+    /// The client has ended the call itself: whatever it is answered, it does not hear it.
+    pub left: bool,
 }
 
 impl Call {

@@ -17,7 +17,7 @@ use super::limits::GrpcLimits;
 use super::methods::Method;
 use super::scan;
 use super::status::MessageError;
-use super::unpack::unpack;
+use super::unpack::{Packing, unpack};
 use crate::edge::{UploadMemory, UploadShare};
 use crate::pipeline::PreparePool;
 use crate::shutdown::{Phase, Phases};
@@ -36,8 +36,8 @@ pub(super) struct Messages {
     /// What was read of the body and belongs to no message yet.
     chunk: Bytes,
     first: bool,
-    /// Messages may be packed, with gzip.
-    gzip: bool,
+    /// How packed messages are packed.
+    packing: Option<Packing>,
     started: Instant,
     /// Of the message that was handed on last, where no handler takes it.
     held: Option<UploadShare>,
@@ -58,12 +58,8 @@ pub(super) struct Rules {
 impl Messages {
     /// Messages of a call that has just begun. `encoding` is what its head says of them.
     pub(super) fn new(body: Body, encoding: Option<&[u8]>, rules: Rules) -> Result<Self, MessageError> {
-        let gzip = match encoding {
-            None | Some(b"identity") => false,
-            Some(b"gzip") => true,
-            Some(other) => return Err(MessageError::Encoding(String::from_utf8_lossy(other).into_owned())),
-        };
-        Ok(Self { body, chunk: Bytes::new(), first: true, gzip, started: Instant::now(), held: None, rules })
+        let packing = Packing::named(encoding)?;
+        Ok(Self { body, chunk: Bytes::new(), first: true, packing, started: Instant::now(), held: None, rules })
     }
 
     /// The same as a body, each message with its head in front.
@@ -101,8 +97,11 @@ impl Messages {
         }
         let mut share = self.rules.memory.share();
         let mut message = self.rest(head, len, deadline, &mut share).await?;
-        if packed == 1 && self.gzip {
-            (message, share) = self.rules.unpacked(message, share, max, deadline).await?;
+        // What claims to be packed where nothing was said of it, tonic refuses.
+        if packed == 1
+            && let Some(packing) = self.packing
+        {
+            (message, share) = self.rules.unpacked(packing, message, share, max, deadline).await?;
         }
         if self.rules.method.infers {
             share.grow(scan::decoded_bytes(&message[HEAD_BYTES..])?)?;
@@ -181,7 +180,10 @@ impl Messages {
             };
             match frame {
                 None => return Ok(false),
-                Some(Err(error)) => return Err(MessageError::Reset(error.to_string())),
+                Some(Err(error)) => {
+                    self.rules.call.report(|report| report.left = true);
+                    return Err(MessageError::Reset(error.to_string()));
+                }
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => {
                         self.chunk = data;
@@ -199,6 +201,7 @@ impl Rules {
     /// Unpacks a message, in the pool: a megabyte takes milliseconds.
     async fn unpacked(
         &self,
+        packing: Packing,
         packed: Vec<u8>,
         packed_share: UploadShare,
         max: u64,
@@ -208,7 +211,7 @@ impl Rules {
         let mut share = self.memory.share();
         let (reply, answer) = oneshot::channel();
         let work = move || {
-            let unpacked = unpack(&packed[HEAD_BYTES..], &[0; HEAD_BYTES], max, &mut share);
+            let unpacked = unpack(packing, &packed[HEAD_BYTES..], &[0; HEAD_BYTES], max, &mut share);
             drop((packed, packed_share));
             // The caller may have left meanwhile.
             let _ = reply.send(unpacked.map(|message| (message, share)));

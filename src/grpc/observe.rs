@@ -20,6 +20,7 @@ use super::call::Call;
 use super::deadline;
 use super::messages::{Messages, Rules};
 use super::status::{self, ERROR_CODE, OVERLOADED, TooManyCalls, UnknownMethod};
+use super::unpack::Packing;
 use crate::edge::{REQUEST_ID, request_id};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -46,7 +47,7 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
                 method,
                 call: call.clone(),
             };
-            observed.admit().and_then(|()| Ok(with_messages(request, rules, call)?))
+            observed.admit().and_then(|()| with_messages(request, rules, call))
         }
         None => Err(UnknownMethod(request.uri().path().to_owned()).into()),
     };
@@ -64,7 +65,7 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
     observed.see(response.headers());
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id);
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip,identity"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(Packing::ALL));
     let times = observed.call.reported().times;
     if let Ok(value) = HeaderValue::try_from(times.server_timing(started.elapsed())) {
         headers.insert(SERVER_TIMING, value);
@@ -123,7 +124,7 @@ impl Drop for Observed {
         let metrics = &self.grpc.shared.metrics;
         metrics.requests_in_flight.dec();
         let (report, duration) = (self.call.reported(), self.started.elapsed());
-        let outcome = self.outcome.as_deref().unwrap_or("client_left");
+        let outcome = self.outcome.as_deref().filter(|_| !report.left).unwrap_or("client_left");
         metrics.request(&self.route, &report.model, outcome, duration);
         // Whole microseconds, so that the log shows no digits of noise.
         let duration_ms = duration.as_micros() as f64 / 1e3;

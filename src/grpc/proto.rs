@@ -4,6 +4,8 @@
     missing_docs,
     unused_qualifications,
     clippy::all,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     reason = "generated: the comments stand in proto/, and the style is the generator's"
 )]
 

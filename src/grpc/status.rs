@@ -46,9 +46,9 @@ pub(super) enum MessageError {
     Cut { found: usize, len: usize },
     #[error("the call ended early: {0}")]
     Reset(String),
-    #[error("the message is not valid gzip: {0}")]
-    BadGzip(String),
-    #[error("messages are compressed with {0:?}; send them as they are, or with gzip")]
+    #[error("the message cannot be unpacked: {0}")]
+    BadPacking(String),
+    #[error("messages are packed with {0:?}; send them as they are, or with gzip or deflate")]
     Encoding(String),
     #[error("the server is shutting down; ask another one")]
     ShuttingDown,
@@ -72,7 +72,7 @@ impl From<MessageError> for Status {
         let (status, code) = match &error {
             E::TooLarge { .. } | E::UnpackedTooLarge { .. } => (Code::ResourceExhausted, "body_too_large"),
             E::TooManyParts { .. } => (Code::InvalidArgument, "bad_tensor"),
-            E::Second | E::Broken(_) | E::BadGzip(_) => (Code::InvalidArgument, "bad_message"),
+            E::Second | E::Broken(_) | E::BadPacking(_) => (Code::InvalidArgument, "bad_message"),
             E::UploadsFull(_) | E::NoThread(_) => (Code::ResourceExhausted, OVERLOADED),
             E::Late(_) => (Code::DeadlineExceeded, "body_timeout"),
             E::Cut { .. } => (Code::InvalidArgument, "body_incomplete"),

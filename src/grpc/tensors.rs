@@ -121,7 +121,7 @@ fn typed(input: InferInputTensor) -> Result<Tensor, OipError> {
             datatype.name()
         )));
     }
-    let raw = packed(datatype, contents).map_err(|value| {
+    let raw = packed(datatype, &contents).map_err(|value| {
         OipError::invalid(format!("input {:?} has a value of {value}, which {} cannot be", input.name, datatype.name()))
     })?;
     Ok(Tensor { name: input.name, datatype, shape: input.shape, raw })
@@ -159,7 +159,7 @@ fn filled(contents: &InferTensorContents) -> impl Iterator<Item = &'static str> 
 }
 
 /// Values row-major and little-endian; the first that the type cannot hold, as text.
-fn packed(datatype: Datatype, contents: InferTensorContents) -> Result<Bytes, String> {
+fn packed(datatype: Datatype, contents: &InferTensorContents) -> Result<Bytes, String> {
     /// values: integers of the wire -> raw: little-endian `T`
     fn narrowed<V: Copy + ToString, T: TryFrom<V>, const N: usize>(
         values: &[V],

@@ -1,8 +1,8 @@
-//! gzip -> message, under a bound. A kilobyte may unpack to a megabyte.
+//! gzip or deflate -> message, under a bound. A kilobyte may unpack to a megabyte.
 
-use std::io::Read as _;
+use std::io::Read;
 
-use flate2::read::MultiGzDecoder;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 
 use super::status::MessageError;
 use crate::edge::UploadShare;
@@ -10,19 +10,46 @@ use crate::edge::UploadShare;
 /// Unpacked at once.
 const PIECE_BYTES: usize = 16 * 1024;
 
+/// How a message is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packing {
+    Gzip,
+    /// Which in HTTP and gRPC means the format of zlib.
+    Deflate,
+}
+
+impl Packing {
+    /// What is understood, as clients are told.
+    pub(super) const ALL: &str = "gzip,deflate,identity";
+
+    /// What the head of a call says; none where messages come as they are.
+    pub(super) fn named(name: Option<&[u8]>) -> Result<Option<Self>, MessageError> {
+        match name {
+            None | Some(b"identity") => Ok(None),
+            Some(b"gzip") => Ok(Some(Self::Gzip)),
+            Some(b"deflate") => Ok(Some(Self::Deflate)),
+            Some(other) => Err(MessageError::Encoding(String::from_utf8_lossy(other).into_owned())),
+        }
+    }
+}
+
 /// Unpacks a message of at most `bytes_max` bytes behind `head`, and charges what it takes to `share`.
 pub(super) fn unpack(
+    packing: Packing,
     packed: &[u8],
     head: &[u8],
     bytes_max: u64,
     share: &mut UploadShare,
 ) -> Result<Vec<u8>, MessageError> {
     let mut unpacked = Vec::new();
-    let mut decoder = MultiGzDecoder::new(packed);
+    let mut decoder: Box<dyn Read + '_> = match packing {
+        Packing::Gzip => Box::new(MultiGzDecoder::new(packed)),
+        Packing::Deflate => Box::new(ZlibDecoder::new(packed)),
+    };
     let mut piece = [0; PIECE_BYTES];
     push(&mut unpacked, head, share)?;
     loop {
-        let len = decoder.read(&mut piece).map_err(|error| MessageError::BadGzip(error.to_string()))?;
+        let len = decoder.read(&mut piece).map_err(|error| MessageError::BadPacking(error.to_string()))?;
         if len == 0 {
             return Ok(unpacked);
         }
@@ -50,12 +77,12 @@ mod tests {
     use std::io::Write as _;
 
     use flate2::Compression;
-    use flate2::write::GzEncoder;
+    use flate2::write::{GzEncoder, ZlibEncoder};
 
     use super::*;
     use crate::edge::UploadMemory;
 
-    fn packed(bytes: &[u8]) -> Vec<u8> {
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
@@ -64,36 +91,54 @@ mod tests {
     #[test]
     fn a_message_comes_out_behind_its_head_and_is_charged_for() {
         let memory = UploadMemory::new(1 << 20);
-        let mut share = memory.share();
         let message: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
-        let unpacked = unpack(&packed(&message), b"head:", 400_000, &mut share).unwrap();
-        assert_eq!(unpacked[..5], *b"head:");
-        assert_eq!(unpacked[5..], message);
-        assert!(memory.held_bytes() >= unpacked.len() as u64);
-        drop(share);
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        zlib.write_all(&message).unwrap();
+        for (packing, packed) in [(Packing::Gzip, gzip(&message)), (Packing::Deflate, zlib.finish().unwrap())] {
+            let mut share = memory.share();
+            let unpacked = unpack(packing, &packed, b"head:", 400_000, &mut share).unwrap();
+            assert_eq!(unpacked[..5], *b"head:");
+            assert_eq!(unpacked[5..], message);
+            assert!(memory.held_bytes() >= unpacked.len() as u64);
+        }
         assert_eq!(memory.held_bytes(), 0);
     }
 
     #[test]
     fn a_bomb_stops_at_the_bound_or_at_the_memory() {
         let memory = UploadMemory::new(1 << 20);
-        let bomb = packed(&vec![0; 3 << 20]);
+        let bomb = gzip(&vec![0; 3 << 20]);
         assert!(bomb.len() < 32 * 1024);
-        let at = |max| unpack(&bomb, &[], max, &mut memory.share());
+        let at = |max| unpack(Packing::Gzip, &bomb, &[], max, &mut memory.share());
         assert_eq!(at(1 << 18), Err(MessageError::UnpackedTooLarge { max: 1 << 18 }));
         assert!(matches!(at(4 << 20), Err(MessageError::UploadsFull(_))));
         assert_eq!(memory.held_bytes(), 0);
-        let exact = packed(&[7; 1000]);
-        assert_eq!(unpack(&exact, &[], 1000, &mut memory.share()).unwrap().len(), 1000);
-        assert!(unpack(&exact, &[], 999, &mut memory.share()).is_err());
+        let exact = gzip(&[7; 1000]);
+        let at = |max| unpack(Packing::Gzip, &exact, &[], max, &mut memory.share());
+        assert_eq!(at(1000).unwrap().len(), 1000);
+        assert!(at(999).is_err());
     }
 
     #[test]
-    fn what_is_no_gzip_or_cut_is_refused() {
+    fn what_is_not_packed_so_or_cut_is_refused() {
         let memory = UploadMemory::new(1 << 20);
-        let whole = packed(&[1; 1000]);
-        for bytes in [&b"no gzip"[..], &whole[..whole.len() - 1], &whole[..5]] {
-            assert!(matches!(unpack(bytes, &[], 1 << 20, &mut memory.share()), Err(MessageError::BadGzip(_))));
+        let whole = gzip(&[1; 1000]);
+        for bytes in [&b"no gzip"[..], &whole[..whole.len() - 1], &whole[..5], &[]] {
+            for packing in [Packing::Gzip, Packing::Deflate] {
+                let refused = unpack(packing, bytes, &[], 1 << 20, &mut memory.share());
+                assert!(matches!(refused, Err(MessageError::BadPacking(_))), "{packing:?} {bytes:?}");
+            }
         }
+    }
+
+    #[test]
+    fn packings_have_names() {
+        assert_eq!(Packing::named(None), Ok(None));
+        for (name, packing) in [("identity", None), ("gzip", Some(Packing::Gzip)), ("deflate", Some(Packing::Deflate))]
+        {
+            assert_eq!(Packing::named(Some(name.as_bytes())), Ok(packing));
+            assert!(Packing::ALL.contains(name));
+        }
+        assert_eq!(Packing::named(Some(b"zstd")), Err(MessageError::Encoding("zstd".to_owned())));
     }
 }

@@ -101,7 +101,7 @@ fn routes(app: &App) -> Routes {
 }
 
 /// The router of all of them.
-pub fn router(app: App) -> Router {
-    let router = routes(&app).finish(app.clone());
-    compat::before(router, &app)
+pub fn router(app: &App) -> Router {
+    let router = routes(app).finish(app.clone());
+    compat::before(router, app)
 }

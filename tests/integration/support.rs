@@ -49,6 +49,11 @@ impl TestServer {
         self.server.address()
     }
 
+    /// Where gRPC is spoken.
+    pub(crate) fn grpc_address(&self) -> SocketAddr {
+        self.server.grpc_address().unwrap()
+    }
+
     pub(crate) async fn reload(&self) -> Changes {
         self.server.reload().await
     }

@@ -67,7 +67,7 @@ pub(super) struct Parameters {
     pub max_predictions: Option<u32>,
     /// Vertex AI: classes below it are left out.
     #[serde(rename = "confidenceThreshold")]
-    pub confidence_threshold: Option<f64>,
+    pub confidence_threshold: Option<f32>,
 }
 
 /// A body, taken apart.

@@ -16,6 +16,8 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use body::JsonPart;
+pub(super) use infer::rendered;
 pub(super) use routes::routes;
 
 use super::App;
