@@ -84,6 +84,7 @@ fn look(id: &'static str, summary: &'static str) -> Operation {
 
 /// An empty object.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Done")]
 struct Empty {}
 
 /// `GET /models`, a page of them by name.
