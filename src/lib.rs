@@ -8,6 +8,8 @@ pub mod serve;
 pub mod shutdown;
 pub mod tune;
 
+pub mod edge;
+pub mod grpc;
 pub mod http;
 pub mod oip;
 

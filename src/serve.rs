@@ -3,6 +3,7 @@
 //! settings -> listener -> models -> runtime library -> engines -> ready -> signal -> drain. The listener comes first, so
 //! that a port in use is noticed before anything is loaded and probes can tell a starting server from a dead one.
 
+mod ports;
 mod ready;
 mod story;
 
@@ -12,14 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 use crate::config::{
     BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, PlatformSettings, RuntimeSettings, Settings,
-    limits,
 };
-use crate::http::{self, App, Drained, HttpLimits, MultiModel, VertexRoutes};
+use crate::edge::{Drained, Shared, UploadMemory};
+use crate::grpc::Grpc;
+use crate::http::{App, HttpLimits, MultiModel, VertexRoutes};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
 use crate::oip::{Oip, OipLimits};
@@ -32,6 +32,7 @@ use crate::runtime::Search;
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
 use crate::telemetry::Metrics;
 use crate::zoo::{self, Choices, Opened, Wanted};
+use ports::{Ports, Served, grpc_limits};
 use ready::{Ready, ready_runtime};
 use story::Story;
 
@@ -93,13 +94,12 @@ async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Resu
 /// A listening server. Tests run several in one process.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
     models: Models,
     lifecycle: Lifecycle,
     pool: PreparePool,
     metrics: Metrics,
     settings: Settings,
-    edge: JoinHandle<Drained>,
+    ports: Served,
 }
 
 impl Server {
@@ -108,11 +108,7 @@ impl Server {
     /// # Errors
     /// If the address cannot be bound.
     pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
-        let HttpSettings { host, http_port, .. } = &settings.http;
-        let listener = TcpListener::bind((host.as_str(), *http_port)).await.with_context(|| {
-            format!("listen on {host} port {http_port}; choose another with --host and --http-port")
-        })?;
-        let address = listener.local_addr().context("read the listener's address")?;
+        let ports = Ports::bind(settings).await?;
         let threads = decode_threads(&settings.batch, machine::cores());
         let (metrics, lifecycle, models) = (Metrics::new(), Lifecycle::new(), Models::default());
         let pool = prepare_pool(&settings.image, threads);
@@ -121,20 +117,19 @@ impl Server {
             request_images_max: limits.request_images_max,
             request_timeout: limits.request_timeout,
             model_control: match settings.models.model_control {
-                ModelControl::Auto => address.ip().is_loopback(),
+                ModelControl::Auto => ports.http().ip().is_loopback(),
                 ModelControl::On => true,
                 ModelControl::Off => false,
             },
         };
         let oip = Oip::new(models.clone(), lifecycle.phases(), pool.clone(), oip_limits);
-        let apis = settings.http.apis.clone();
-        let app = App::new(apis, oip, models.clone(), limits, pool.clone(), lifecycle.phases(), metrics.clone());
-        let grace = *settings.http.drain_grace;
-        let router = http::router(&on_platform(app, &settings.platforms));
-        let connections = metrics.connections.clone();
-        // Joined by `drain`.
-        let edge = tokio::spawn(http::serve(listener, router, limits, lifecycle.phases(), connections, grace));
-        Ok(Self { address, models, lifecycle, pool, metrics, settings: settings.clone(), edge })
+        let uploads = UploadMemory::new(settings.http.upload_memory_max.as_u64());
+        let shared = Shared { uploads, phases: lifecycle.phases(), metrics: metrics.clone() };
+        let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone());
+        let app = App::new(settings.http.apis.clone(), oip, models.clone(), limits, pool.clone(), shared.clone());
+        let app = on_platform(app, &settings.platforms);
+        let ports = ports.serve(settings, &app, grpc, &shared);
+        Ok(Self { models, lifecycle, pool, metrics, settings: settings.clone(), ports })
     }
 
     /// Opens the models, finds the runtime library, loads and warms the models, turns readiness on and logs what was
@@ -157,7 +152,7 @@ impl Server {
         };
         let ready = tokio::task::spawn_blocking(load).await.context("load the models")??;
         self.lifecycle.advance(Phase::Ready);
-        let story = Story::new(self.address, &self.models.ready(), &ready.found, started.elapsed());
+        let story = Story::new(&self.ports, &self.models.ready(), &ready.found, started.elapsed());
         story.log(self.settings.log.log_format);
         if let Some(advice) = ready.advice {
             tracing::info!("{advice}");
@@ -208,10 +203,16 @@ impl Server {
         &self.models
     }
 
-    /// Where the server listens.
+    /// Where the server listens for HTTP.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.ports.http
+    }
+
+    /// Where it listens for gRPC, if it speaks that.
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.ports.grpc
     }
 
     /// Turns readiness off, keeps serving for the drain delay, then refuses new requests and finishes those in flight
@@ -222,8 +223,7 @@ impl Server {
             tokio::time::sleep(*self.settings.http.drain_delay).await;
         }
         self.lifecycle.advance(Phase::Draining);
-        // The accept loop neither panics nor is aborted.
-        let drained = self.edge.await.unwrap_or(Drained::GraceOver);
+        let drained = self.ports.drained().await;
         // With the last handles the engines go, which joins their workers: a batch of callers that left may still run.
         let models = self.models;
         let stopped = tokio::task::spawn_blocking(move || models.stop());
@@ -339,13 +339,8 @@ fn prepare_pool(image: &ImageSettings, threads: usize) -> PreparePool {
 fn http_limits(http: &HttpSettings) -> HttpLimits {
     HttpLimits {
         body_bytes_max: http.body_bytes_max.as_u64(),
-        upload_memory_max: http.upload_memory_max.as_u64(),
-        header_bytes_max: limits::HEADER_BYTES_MAX,
         request_images_max: http.request_images_max,
-        connections_max: http.connections_max,
-        header_timeout: *http.header_timeout,
         body_timeout: *http.body_timeout,
-        write_timeout: *http.write_timeout,
         request_timeout: *http.request_timeout,
     }
 }

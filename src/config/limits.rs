@@ -1,5 +1,5 @@
-//! Every bound of the server by name: its default, its unit, and why it is that one. Each but the head's size is a setting
-//! of the same name.
+//! Every bound of the server by name: its default, its unit, and why it is that one. Each but the head's size and
+//! the calls of one connection is a setting of the same name.
 
 use std::time::Duration;
 
@@ -25,8 +25,20 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Head of a request, and the read buffer of a connection. Browsers and balancers stay below 8 KiB.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
-/// Open connections. Above it new ones wait in the listener's backlog.
+/// Open connections of one port. Above it new ones wait in the listener's backlog.
 pub const CONNECTIONS_MAX: usize = 1024;
+/// The port of gRPC that Triton's clients expect.
+pub const GRPC_PORT: u16 = 8001;
+/// One gRPC message. As an upload; a batch of 32 samples of 224x224 in 32 bits has 18.4 MiB.
+pub const GRPC_MESSAGE_BYTES_MAX: ByteSize = BODY_BYTES_MAX;
+/// And whatever the settings say, as no protobuf library reads more.
+pub const GRPC_MESSAGE_BYTES_LIMIT: ByteSize = ByteSize::gib(2);
+/// Open calls of all connections. A call that waits for its client holds about 12 KiB, so this is 48 MiB.
+pub const GRPC_CALLS_MAX: usize = 4096;
+/// Open calls of one connection. Clients hold further ones back, and more than the queue holds would only be refused.
+pub const GRPC_CONNECTION_CALLS_MAX: u32 = 256;
+/// Requests of one stream that are answered beside each other.
+pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
 /// Images that wait for a worker, in preparation or prepared. Above it requests get 503 at once.
 pub const QUEUE_IMAGES_MAX: usize = 256;
 /// How long a batch waits for company while cores are free.

@@ -30,6 +30,9 @@ pub struct Settings {
     /// Where clients connect.
     #[command(flatten)]
     pub http: HttpSettings,
+    /// Where those of gRPC do.
+    #[command(flatten)]
+    pub grpc: GrpcSettings,
     /// What is served,
     #[command(flatten)]
     pub models: ModelSettings,
@@ -74,7 +77,7 @@ pub struct HttpSettings {
     #[arg(long, env = "RESIDUAL_REQUEST_IMAGES_MAX", value_name = "N", default_value_t = limits::REQUEST_IMAGES_MAX, value_parser = count(1, 4096))]
     pub request_images_max: usize,
 
-    /// Open connections, at most. More wait to be accepted.
+    /// Open connections of each port, at most. More wait to be accepted.
     #[arg(long, env = "RESIDUAL_CONNECTIONS_MAX", value_name = "N", default_value_t = limits::CONNECTIONS_MAX, value_parser = count(1, 1_000_000))]
     pub connections_max: usize,
 
@@ -107,6 +110,27 @@ pub struct HttpSettings {
     /// After a signal (and the drain delay): time for requests in flight to finish.
     #[arg(long, env = "RESIDUAL_DRAIN_GRACE", value_name = "TIME", default_value_t = limits::DRAIN_GRACE.into(), value_parser = duration)]
     pub drain_grace: Time,
+}
+
+/// The port of gRPC and its bounds. Waits, memory and connections are those of the HTTP edge.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "gRPC")]
+pub struct GrpcSettings {
+    /// Port of the gRPC API. 0 takes any free port; the log says which. Default: 8001; where --http-port is 0, any free port.
+    #[arg(long, env = "RESIDUAL_GRPC_PORT", value_name = "PORT")]
+    pub grpc_port: Option<u16>,
+
+    /// Size of one gRPC message, unpacked, at most. Larger ones get RESOURCE_EXHAUSTED.
+    #[arg(long, env = "RESIDUAL_GRPC_MESSAGE_BYTES_MAX", value_name = "SIZE", default_value = size_text(limits::GRPC_MESSAGE_BYTES_MAX), value_parser = message_size)]
+    pub grpc_message_bytes_max: ByteSize,
+
+    /// gRPC calls that are open at once, on all connections together. More get RESOURCE_EXHAUSTED.
+    #[arg(long, env = "RESIDUAL_GRPC_CALLS_MAX", value_name = "N", default_value_t = limits::GRPC_CALLS_MAX, value_parser = count(1, 1_000_000))]
+    pub grpc_calls_max: usize,
+
+    /// Requests of one gRPC stream that are answered beside each other. More wait in the connection.
+    #[arg(long, env = "RESIDUAL_GRPC_STREAM_REQUESTS_MAX", value_name = "N", default_value_t = limits::GRPC_STREAM_REQUESTS_MAX, value_parser = count(1, 4096))]
+    pub grpc_stream_requests_max: usize,
 }
 
 /// Which models are served.
@@ -357,6 +381,13 @@ impl Settings {
                     http.body_bytes_max, http.upload_memory_max
                 ),
             ),
+            (
+                self.grpc.grpc_message_bytes_max > http.upload_memory_max,
+                format!(
+                    "grpc_message_bytes_max ({}) is above upload_memory_max ({}): such a message could never be accepted",
+                    self.grpc.grpc_message_bytes_max, http.upload_memory_max
+                ),
+            ),
         ];
         if self.platforms.vertex_health_route.is_some() && self.platforms.vertex_predict_route.is_none() {
             let text = "vertex_health_route is set and vertex_predict_route is not: Vertex AI asks at both";
@@ -366,6 +397,14 @@ impl Settings {
             Some((_, text)) => Err(SettingsError(text)),
             None => Ok(()),
         }
+    }
+}
+
+impl Settings {
+    /// The port of gRPC: its own, or the usual one; any, where that of HTTP is any.
+    #[must_use]
+    pub fn grpc_port(&self) -> u16 {
+        self.grpc.grpc_port.unwrap_or(if self.http.http_port == 0 { 0 } else { limits::GRPC_PORT })
     }
 }
 
@@ -411,6 +450,13 @@ fn route(text: &str) -> Result<String, String> {
 fn size(text: &str) -> Result<ByteSize, String> {
     let size: ByteSize = text.parse().map_err(|_| "write a size with its unit: 512KiB, 20MiB, 1GiB".to_owned())?;
     if size.as_u64() == 0 { Err("must be above 0".to_owned()) } else { Ok(size) }
+}
+
+/// A size that the head of a gRPC message can say.
+fn message_size(text: &str) -> Result<ByteSize, String> {
+    let size = size(text)?;
+    let max = limits::GRPC_MESSAGE_BYTES_LIMIT;
+    if size > max { Err(format!("must be at most {}, as protobuf has it", size_text(max))) } else { Ok(size) }
 }
 
 /// A size as people write it on a command line: `20MiB`, without the space that would need quotes.

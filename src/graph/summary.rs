@@ -8,6 +8,7 @@ use serde::Serialize;
 
 /// A model in words and numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "Graph")]
 #[non_exhaustive]
 pub struct Summary {
     /// What it is called: `ResNet-50 v1.5`; for another network what can be said.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::middleware::Report;
+use crate::edge::UploadsFull;
 use crate::models::NotServed;
 use crate::oip::{ErrorKind, OipError};
 use crate::pipeline::batch::BatchError;
@@ -404,6 +405,12 @@ impl From<ClassifyError> for Problem {
                 Self::new(kind, "the model failed on this image; the server's log says why").because(&error)
             }
         }
+    }
+}
+
+impl From<UploadsFull> for Problem {
+    fn from(error: UploadsFull) -> Self {
+        Self::overloaded(error.to_string())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The HTTP edge: connections, uploads, routes, errors. It decides nothing about images or models.
+//! The HTTP edge: uploads, routes, errors. It decides nothing about images or models.
 
 mod asking;
 mod compat;
@@ -7,7 +7,6 @@ mod fallback;
 mod forms;
 mod health;
 mod limits;
-mod listener;
 mod middleware;
 mod native;
 mod oip;
@@ -23,17 +22,15 @@ use axum::Router;
 pub use compat::{MultiModel, VertexRoutes};
 pub use error::{Problem, ProblemKind};
 pub use limits::HttpLimits;
-pub use listener::{Drained, serve};
 
 use crate::apis::{Api, Apis};
+use crate::edge::{OverloadLog, Shared, UploadMemory};
 use crate::models::Models;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
 use crate::telemetry::Metrics;
-use middleware::OverloadLog;
 use routes::Routes;
-use upload::UploadMemory;
 
 /// What every handler can reach. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -55,16 +52,8 @@ impl App {
     /// An edge for these models. While there are none it answers liveness and metrics, and everything else with
     /// `not_ready`.
     #[must_use]
-    pub fn new(
-        apis: Apis,
-        oip: Oip,
-        models: Models,
-        limits: HttpLimits,
-        pool: PreparePool,
-        phases: Phases,
-        metrics: Metrics,
-    ) -> Self {
-        let uploads = UploadMemory::new(limits.upload_memory_max);
+    pub fn new(apis: Apis, oip: Oip, models: Models, limits: HttpLimits, pool: PreparePool, shared: Shared) -> Self {
+        let Shared { uploads, phases, metrics } = shared;
         let (overload, multi_model, vertex) = (Arc::default(), None, None);
         Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload, multi_model, vertex }
     }
@@ -81,13 +70,8 @@ impl App {
         use std::time::Duration;
         let limits = HttpLimits {
             body_bytes_max: 1 << 20,
-            upload_memory_max: 1 << 20,
-            header_bytes_max: 1 << 14,
             request_images_max: 2,
-            connections_max: 2,
-            header_timeout: Duration::from_secs(1),
             body_timeout: Duration::from_secs(1),
-            write_timeout: Duration::from_secs(1),
             request_timeout: Duration::from_secs(1),
         };
         let memory = Arc::new(crate::pipeline::decode::budget::MemoryBudget::new(1 << 20));
@@ -99,12 +83,13 @@ impl App {
             model_control: true,
         };
         let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
-        Self::new(Apis::all(), oip, models, limits, pool, phases, Metrics::new())
+        let shared = Shared { uploads: UploadMemory::new(1 << 20), phases, metrics: Metrics::new() };
+        Self::new(Apis::all(), oip, models, limits, pool, shared)
     }
 }
 
 /// Every route. Each API lists its own on one screen.
-pub fn router(app: &App) -> Router {
+fn routes(app: &App) -> Routes {
     let mut routes = Routes::new().merge(native::routes()).merge(health::routes()).merge(openapi::routes());
     let others: [(Api, fn() -> Routes); 1] = [(Api::V2, oip::routes)];
     for (api, more) in others {
@@ -112,6 +97,11 @@ pub fn router(app: &App) -> Router {
             routes = routes.merge(more());
         }
     }
-    let router = routes.merge(compat::routes(app)).finish(app.clone());
+    routes.merge(compat::routes(app))
+}
+
+/// The router of all of them.
+pub fn router(app: &App) -> Router {
+    let router = routes(app).finish(app.clone());
     compat::before(router, app)
 }

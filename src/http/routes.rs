@@ -109,10 +109,15 @@ impl Routes {
         self
     }
 
+    /// What they are described by.
+    pub(super) fn document(&self) -> Document {
+        Document::of(&self.table)
+    }
+
     /// The router of all routes, with answers for whatever takes none of them, and the description at hand for the routes
     /// that show it.
     pub(super) fn finish(self, app: App) -> Router {
-        let document = Arc::new(Document::of(&self.table));
+        let document = Arc::new(self.document());
         let allow: HashMap<String, String> =
             self.methods.into_iter().map(|(path, methods)| (path, fallback::allow(&methods))).collect();
         let allow = Arc::new(allow);
@@ -298,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_description_has_the_paths_that_users_see() {
-        let document: Value = serde_json::from_slice(&Document::of(&table().table).json()).unwrap();
+        let document: Value = serde_json::from_slice(&table().document().json()).unwrap();
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(
             paths.iter().map(|(path, item)| (path.as_str(), item.as_object().unwrap().len())).collect::<Vec<_>>(),

@@ -3,8 +3,6 @@
 //! What a body holds follows from its content type (multipart, JSON, else raw). What an *image* is, its bytes decide:
 //! a JPEG that is sent as JSON is still taken as a JPEG. `forms.rs` takes the forms apart.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -15,6 +13,7 @@ use http_body_util::BodyExt as _;
 use super::error::{Problem, ProblemKind};
 use super::forms::{self, Form, Upload};
 use super::limits::HttpLimits;
+use crate::edge::{UploadMemory, UploadShare};
 use crate::pipeline::{ClassifyError, PreparePool};
 
 /// Beside an early refusal, this much of the body is still read and thrown away, so that a client that is sending gets
@@ -24,58 +23,6 @@ const DISCARD_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// A body's buffer grows from here, doubling. Most photos of the size that models see fit at once.
 const BUFFER_BYTES_MIN: usize = 64 * 1024;
-
-/// The bytes of all uploads in memory, under one bound. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct UploadMemory {
-    held: Arc<AtomicU64>,
-    max: u64,
-}
-
-/// One upload's share of the memory. Dropping it gives the share back.
-#[derive(Debug)]
-pub(super) struct UploadShare {
-    memory: UploadMemory,
-    bytes: u64,
-}
-
-impl UploadMemory {
-    pub(super) fn new(max: u64) -> Self {
-        Self { held: Arc::default(), max }
-    }
-
-    /// Bytes held now.
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// An empty share that grows with its upload.
-    fn share(&self) -> UploadShare {
-        UploadShare { memory: self.clone(), bytes: 0 }
-    }
-}
-
-impl UploadShare {
-    /// Takes so many bytes more.
-    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
-        let memory = &self.memory;
-        let fits = |held: u64| held.checked_add(bytes).filter(|&sum| sum <= memory.max);
-        memory.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| {
-            Problem::overloaded(format!(
-                "all uploads together may hold {} bytes of memory, and this one does not fit now; try again later",
-                memory.max
-            ))
-        })?;
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for UploadShare {
-    fn drop(&mut self) {
-        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// A request's images, and what goes with them.
 #[derive(Debug)]
@@ -208,7 +155,9 @@ async fn read_body(body: Body, bytes_max: u64, share: &mut UploadShare, refusal:
     let too_large = |found: String| {
         Problem::new(
             ProblemKind::BodyTooLarge,
-            format!("the body has {found} bytes, at most {bytes_max} are allowed; send a smaller image"),
+            format!(
+                "the body has {found} bytes, at most {bytes_max} are allowed; send a smaller image, or several requests"
+            ),
         )
     };
     let announced = http_body::Body::size_hint(&body).exact();
@@ -276,20 +225,6 @@ fn discard(mut body: Body) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Failure;
-
-    #[test]
-    fn upload_memory_is_never_above_its_bound_and_comes_back() {
-        let memory = UploadMemory::new(10);
-        let (mut a, mut b) = (memory.share(), memory.share());
-        a.grow(6).unwrap();
-        b.grow(4).unwrap();
-        assert_eq!(b.grow(1).unwrap_err().kind(), ProblemKind::Failed(Failure::Overloaded));
-        drop(a);
-        b.grow(6).unwrap();
-        drop(b);
-        assert_eq!(memory.held_bytes(), 0);
-    }
 
     #[tokio::test]
     async fn a_body_in_single_bytes_is_charged_for_what_it_holds() {

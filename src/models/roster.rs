@@ -32,6 +32,7 @@ pub(super) struct Entry {
 /// Where a version is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "ModelState")]
 pub enum State {
     /// It answers.
     Ready,

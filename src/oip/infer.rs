@@ -93,12 +93,18 @@ impl Oip {
     /// # Errors
     /// [`OipError`] that says which part of the request is wrong, or why there is no answer.
     pub async fn infer(&self, request: InferRequest) -> Result<InferResponse, OipError> {
-        self.admit()?;
-        let face = self.face(&request.model, request.version.as_deref())?;
+        let started = Instant::now();
+        let face = self.admitted(&request.model, request.version.as_deref())?;
+        let answer = self.run(&face, request).await;
+        face.engine().count_request(started, answer.is_ok());
+        answer
+    }
+
+    async fn run(&self, face: &Face, request: InferRequest) -> Result<InferResponse, OipError> {
         let deadline = self.deadline(&request)?;
-        let outputs = Outputs::wanted(&face, &request.outputs)?;
-        let input = self.only_input(&face, request.inputs)?;
-        let rows = match &face {
+        let outputs = Outputs::wanted(face, &request.outputs)?;
+        let input = self.only_input(face, request.inputs)?;
+        let rows = match face {
             Face::Tensor(engine) => self.run_tensor(engine, input, outputs.top_k(), deadline).await?,
             Face::Image(engine) => self.run_photos(engine, input, outputs.top_k(), deadline).await?,
         };

@@ -10,7 +10,7 @@ mod error;
 mod infer;
 mod outputs;
 mod repository;
-mod statistics;
+pub mod statistics;
 pub mod tensor;
 
 use std::sync::Arc;

@@ -38,7 +38,8 @@ impl<'a> Outputs<'a> {
     pub(super) fn wanted(face: &'a Face, wanted: &[WantedOutput]) -> Result<Self, OipError> {
         let there = describe::outputs(face);
         if wanted.is_empty() {
-            let wanted = there.into_iter().map(|output| Wanted { what: What::of(&output.name), name: output.name });
+            let wanted =
+                there.into_iter().map(|output| Wanted { what: What::values(face, &output.name), name: output.name });
             return Ok(Self { face, wanted: wanted.collect() });
         }
         let mut checked: Vec<Wanted> = Vec::with_capacity(wanted.len().min(there.len()));
@@ -117,19 +118,17 @@ impl<'a> Outputs<'a> {
 }
 
 impl What {
-    fn of(name: &str) -> Self {
-        match name {
-            describe::CLASS_INDEX => Self::ClassIndex,
-            describe::LABEL => Self::Label,
-            _ => Self::Values,
+    /// A graph may call its own output `label`: only the photo side's names mean something.
+    fn values(face: &Face, name: &str) -> Self {
+        match (face, name) {
+            (Face::Image(_), describe::CLASS_INDEX) => Self::ClassIndex,
+            (Face::Image(_), describe::LABEL) => Self::Label,
+            (Face::Image(_) | Face::Tensor(_), _) => Self::Values,
         }
     }
 
     fn asked(face: &Face, output: &WantedOutput) -> Result<Self, OipError> {
-        let what = match face {
-            Face::Tensor(_) => Self::Values,
-            Face::Image(_) => Self::of(&output.name),
-        };
+        let what = Self::values(face, &output.name);
         let unknown = output.parameters.keys().find(|name| !is_of_the_wire(name));
         if let Some(unknown) = unknown.filter(|name| name.starts_with("shared_memory")) {
             return Err(OipError::invalid(format!(

@@ -22,7 +22,7 @@ pub struct ModelStatistics {
     pub inference_count: u64,
     /// Runs of the model. Images by runs is the mean batch.
     pub execution_count: u64,
-    /// By outcome and by stage. Each image counts as one request.
+    /// By outcome and by stage.
     pub inference_stats: InferenceStatistics,
     /// Of answers in parts, which there are none.
     pub response_stats: Nothing,
@@ -36,20 +36,20 @@ pub struct ModelStatistics {
 #[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
 pub struct Nothing {}
 
-/// Sums over images.
+/// Sums: over requests where it says how they ended, over images where it says where their time went.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct InferenceStatistics {
-    /// Answered.
+    /// Requests that were answered.
     pub success: Duration,
-    /// Got an error.
+    /// Requests that got an error.
     pub fail: Duration,
-    /// Waited for a worker.
+    /// Images waited for a worker.
     pub queue: Duration,
-    /// Decoded and resized.
+    /// Images were decoded and resized.
     pub compute_input: Duration,
-    /// Were in a run; the time of the whole run counts for each of its images.
+    /// Images were in a run; the time of the whole run counts for each of its images.
     pub compute_infer: Duration,
-    /// Were turned into scores.
+    /// Images were turned into scores.
     pub compute_output: Duration,
     /// Answers are never taken from a cache.
     pub cache_hit: Duration,
@@ -128,8 +128,8 @@ impl InferenceStatistics {
             success: counts.ok.into(),
             fail: counts.failed.into(),
             queue: counts.stage(Stage::Queue).into(),
-            // As many as were answered: a tensor passes this stage in no time.
-            compute_input: Sum { count: counts.ok.count, time: decode.time + preprocess.time }.into(),
+            // As many as were computed: a tensor passes this stage in no time.
+            compute_input: Sum { count: counts.stage(Stage::Infer).count, time: decode.time + preprocess.time }.into(),
             compute_infer: counts.stage(Stage::Infer).into(),
             compute_output: counts.stage(Stage::Postprocess).into(),
             cache_hit: Duration::default(),

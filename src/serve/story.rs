@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ports::Served;
 use crate::config::LogSetting;
 use crate::machine;
 use crate::models::Handle;
@@ -14,7 +15,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The decisions, each as one line.
 pub(super) struct Story {
-    address: SocketAddr,
+    http: SocketAddr,
+    grpc: Option<SocketAddr>,
     took: Duration,
     runtime: String,
     cores: String,
@@ -33,12 +35,13 @@ struct Model {
 }
 
 impl Story {
-    pub(super) fn new(address: SocketAddr, engines: &[Handle], found: &Found, took: Duration) -> Self {
+    pub(super) fn new(ports: &Served, engines: &[Handle], found: &Found, took: Duration) -> Self {
         let cores = machine::cores();
         let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
         let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
         Self {
-            address,
+            http: ports.http,
+            grpc: ports.grpc,
             took,
             runtime: format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source),
             cores: format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable),
@@ -69,7 +72,8 @@ impl Story {
         }
         tracing::info!(
                 version = VERSION,
-                address = %self.address,
+                address = %self.http,
+                grpc = self.grpc.map(tracing::field::display),
                 ready_seconds = self.took.as_secs_f64(),
                 runtime = self.runtime,
                 cores = self.cores,
@@ -81,7 +85,10 @@ impl Story {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "residual {VERSION} ready at http://{} after {:.2} s", self.address, self.took.as_secs_f64())?;
+        write!(f, "residual {VERSION} ready at http://{} after {:.2} s", self.http, self.took.as_secs_f64())?;
+        if let Some(grpc) = self.grpc {
+            write!(f, "\n  {:<9} {grpc}", "grpc")?;
+        }
         let server = [("runtime", &self.runtime), ("cores", &self.cores)];
         let models = self.models.iter().flat_map(|Model { model, recipe, provider, threads, .. }| {
             [("model", model), ("recipe", recipe), ("provider", provider), ("threads", threads)]
@@ -89,7 +96,7 @@ impl fmt::Display for Story {
         for (key, value) in server.into_iter().chain(models) {
             write!(f, "\n  {key:<9} {value}")?;
         }
-        write!(f, "\n  {:<9} curl --data-binary @photo.jpg http://{}/api/v1/classify", "try", self.address)
+        write!(f, "\n  {:<9} curl --data-binary @photo.jpg http://{}/api/v1/classify", "try", self.http)
     }
 }
 

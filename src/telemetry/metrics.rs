@@ -221,18 +221,22 @@ pub struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    /// Counts one image that got its answer after `took`, with its stage times.
-    pub fn image_ok(&self, times: &StageTimes, took: Duration) {
+    /// Counts one request, of one image or many, that was answered or failed after `took`.
+    pub fn request(&self, ok: bool, took: Duration) {
+        self.tally.request(ok, took);
+    }
+
+    /// Counts one image that got its answer, with its stage times.
+    pub fn image_ok(&self, times: &StageTimes) {
         self.images_ok.inc();
         for (stage, duration) in times.passed() {
             self.stage_seconds[stage as usize].observe(duration.as_secs_f64());
         }
-        self.tally.image_ok(times, took);
+        self.tally.image_ok(times);
     }
 
-    /// Counts one image that got an error with this stable code after `took`.
-    pub fn image_failed(&self, code: &str, took: Duration) {
-        self.tally.image_failed(took);
+    /// Counts one image that got an error with this stable code.
+    pub fn image_failed(&self, code: &str) {
         self.images.with_label_values(&[self.model.as_str(), self.version.as_str(), code]).inc();
     }
 
@@ -266,8 +270,8 @@ mod tests {
         let mut times = StageTimes::default();
         times.set(Stage::Infer, Duration::from_millis(3));
         let model = metrics.model("m", "2");
-        model.image_ok(&times, Duration::from_millis(4));
-        model.image_failed("broken_image", Duration::ZERO);
+        model.image_ok(&times);
+        model.image_failed("broken_image");
         metrics.request("/api/v1/classify", "m", "ok", Duration::from_millis(4));
         let text = metrics.render();
         for line in [

@@ -22,12 +22,12 @@ impl Sum {
     }
 }
 
-/// What one engine has done. Images are counted, not requests: one request may bring many.
+/// What one engine has done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Images that got their answer, with the time from their admission to it.
+    /// Requests that got their answer, with the time from their admission to it. One request may bring many images.
     pub ok: Sum,
-    /// Images that got an error.
+    /// Requests that got an error.
     pub failed: Sum,
     /// The images that passed each stage, in the order of [`Stage::ALL`]; of those that were answered.
     pub stages: [Sum; Stage::ALL.len()],
@@ -56,17 +56,16 @@ impl Counts {
 pub(super) struct Tally(Mutex<Counts>);
 
 impl Tally {
-    pub(super) fn image_ok(&self, times: &StageTimes, took: Duration) {
+    pub(super) fn image_ok(&self, times: &StageTimes) {
         self.change(|counts| {
-            counts.ok.add(took);
             for (stage, time) in times.passed() {
                 counts.stages[stage as usize].add(time);
             }
         });
     }
 
-    pub(super) fn image_failed(&self, took: Duration) {
-        self.change(|counts| counts.failed.add(took));
+    pub(super) fn request(&self, ok: bool, took: Duration) {
+        self.change(|counts| if ok { counts.ok.add(took) } else { counts.failed.add(took) });
     }
 
     pub(super) fn run(&self, images: usize, took: Duration) {
@@ -99,13 +98,14 @@ mod tests {
         tally.run(1, Duration::from_millis(5));
         tally.run(2, Duration::from_millis(8));
         for _ in 0..4 {
-            tally.image_ok(&times, Duration::from_millis(10));
+            tally.image_ok(&times);
         }
-        tally.image_failed(Duration::from_millis(1));
+        tally.request(true, Duration::from_millis(40));
+        tally.request(false, Duration::from_millis(1));
         let counts = tally.counts();
         assert_eq!(counts.images(), 5);
         assert_eq!(counts.runs[&2], Sum { count: 2, time: Duration::from_millis(16) });
-        assert_eq!(counts.ok, Sum { count: 4, time: Duration::from_millis(40) });
+        assert_eq!(counts.ok, Sum { count: 1, time: Duration::from_millis(40) });
         assert_eq!(counts.failed.count, 1);
         assert_eq!(counts.stage(Stage::Queue), Sum { count: 4, time: Duration::from_millis(8) });
         assert_eq!(counts.stage(Stage::Decode), Sum::default());

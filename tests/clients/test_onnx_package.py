@@ -3,7 +3,6 @@
 Its weights are constants, so the shipped output is the same for every picture.
 """
 import json
-import os
 import pathlib
 import subprocess
 
@@ -12,7 +11,7 @@ import onnx
 import pytest
 import requests
 
-from conftest import ROOT, served
+from conftest import BINARY, served
 
 LIGHT = pathlib.Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 MODEL = LIGHT / "light_resnet50.onnx"
@@ -20,13 +19,12 @@ MODEL = LIGHT / "light_resnet50.onnx"
 
 @pytest.fixture(scope="module")
 def light():
-    with served("--model", str(MODEL)) as (_, address):
-        yield address
+    with served("--model", str(MODEL)) as running:
+        yield running.url
 
 
 def test_it_is_recognised():
-    binary = os.environ.get("RESIDUAL_BINARY", str(ROOT / "target" / "debug" / "residual"))
-    output = subprocess.run([binary, "inspect", str(MODEL), "--json"], check=True, capture_output=True).stdout
+    output = subprocess.run([BINARY, "inspect", str(MODEL), "--json"], check=True, capture_output=True).stdout
     summary = json.loads(output)
     assert summary["name"] == "ResNet-50 v1.5"
     assert summary["parameters"] == 25_557_032

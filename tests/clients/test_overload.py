@@ -3,7 +3,6 @@ rest get 503, memory stays bounded, and afterwards everything is as before."""
 import asyncio
 import collections
 import os
-import pathlib
 import time
 
 import aiohttp
@@ -11,11 +10,6 @@ import requests
 
 SECONDS = float(os.environ.get("OVERLOAD_SECONDS", "30"))
 CONNECTIONS = 700  # the queue holds 256
-
-
-def resident_mib(pid):
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
 async def flood(url, image, seconds):
@@ -37,12 +31,12 @@ async def flood(url, image, seconds):
     return seen
 
 
-def test_thirty_seconds_of_ten_times_the_load(server, server_pid, cat):
-    url = server + "/api/v1/classify"
+def test_thirty_seconds_of_ten_times_the_load(running, cat):
+    url = running.url + "/api/v1/classify"
     asyncio.run(flood(url, cat, 3))
-    before = resident_mib(server_pid)
+    before = running.resident_mib()
     seen = asyncio.run(flood(url, cat, SECONDS))
-    after = resident_mib(server_pid)
+    after = running.resident_mib()
     total = sum(seen.values(), collections.Counter())
     print(f"\n{dict(total)} in {SECONDS:.0f} s, resident {before:.0f} MiB before, {after:.0f} MiB after")
     assert set(total) == {200, 503}

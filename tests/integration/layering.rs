@@ -7,16 +7,32 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("cli", &["config", "graph", "machine", "pipeline", "runtime", "serve", "shutdown", "telemetry", "tune", "zoo"]),
     ("tune", &["machine", "models", "pipeline", "zoo"]),
     (
         "serve",
-        &["apis", "config", "http", "machine", "models", "oip", "pipeline", "runtime", "shutdown", "telemetry", "zoo"],
+        &[
+            "apis",
+            "config",
+            "edge",
+            "grpc",
+            "http",
+            "machine",
+            "models",
+            "oip",
+            "pipeline",
+            "runtime",
+            "shutdown",
+            "telemetry",
+            "zoo",
+        ],
     ),
     ("config", &["apis", "pipeline", "zoo"]),
     ("oip", &["models", "pipeline", "shutdown", "telemetry"]),
-    ("http", &["apis", "graph", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("http", &["apis", "edge", "graph", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("grpc", &["edge", "oip", "pipeline", "shutdown", "telemetry"]),
+    ("edge", &["shutdown", "telemetry"]),
     ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),
     ("pipeline", &["graph", "telemetry"]),

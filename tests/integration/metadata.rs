@@ -31,13 +31,48 @@ async fn the_runtime_tells_which_provider_computes_what() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_index_lists_only_routes_that_exist() {
     let server = TestServer::start(&[]).await;
-    let answer = server.get("/").await;
-    for route in answer.json["routes"].as_object().unwrap().keys() {
+    let index = server.get("/").await.json;
+    let routes = index["routes"].as_object().unwrap();
+    assert!(routes.len() > 10, "{index}");
+    for route in routes.keys() {
         let (method, path) = route.split_once(' ').unwrap();
-        let url = server.url(&path.replace("{name}", "resnet20-cifar10").replace("{version}", "1"));
-        let status = server.client.request(method.parse().unwrap(), url).body("").send().await.unwrap().status();
-        assert!(status != 404 && status != 405, "{route}: {status}");
+        // A path that exists says which methods it has, and nothing happens.
+        let url = server.url(&path.replace(['{', '}'], ""));
+        let answer = server.client.patch(url).send().await.unwrap();
+        let allow = answer.headers().get("allow").map_or("", |allow| allow.to_str().unwrap());
+        assert_eq!(answer.status(), 405, "{route}");
+        assert!(allow.split(", ").any(|allowed| allowed == method), "{route} is told to use {allow}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_description_is_sent_once_to_who_keeps_it() {
+    let server = TestServer::start(&[]).await;
+    for path in ["/openapi.json", "/docs/swagger-ui-bundle.js", "/docs/start.js"] {
+        let first = server.client.get(server.url(path)).send().await.unwrap();
+        assert_eq!(first.status(), 200, "{path}");
+        let etag = first.headers()["etag"].clone();
+        let again = server.client.get(server.url(path)).header("if-none-match", &etag).send().await.unwrap();
+        assert_eq!(again.status(), 304, "{path}");
+        assert_eq!(again.headers()["etag"], etag, "{path}");
+        assert_eq!(again.bytes().await.unwrap().len(), 0, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_may_ask_nobody_but_its_server() {
+    let server = TestServer::start(&[]).await;
+    let page = server.client.get(server.url("/docs")).send().await.unwrap();
+    assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
+    assert!(!policy.contains("http"), "{policy}");
+    let page = page.text().await.unwrap();
+    assert!(!page.contains("://"), "{page}");
+    for part in page.split(['"']).filter(|part| part.starts_with("docs/")) {
+        assert_eq!(server.client.get(server.url(&format!("/{part}"))).send().await.unwrap().status(), 200, "{part}");
+    }
+    server.get("/docs/nothing.js").await.assert_problem(404, "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::{Args as _, FromArgMatches as _};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use residual::config::Settings;
-use residual::http::Drained;
+use residual::edge::Drained;
 use residual::models::{Changes, Models};
 use residual::serve::Server;
 use serde_json::Value;
@@ -47,6 +47,11 @@ impl TestServer {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.server.address()
+    }
+
+    /// Where gRPC is spoken.
+    pub(crate) fn grpc_address(&self) -> SocketAddr {
+        self.server.grpc_address().unwrap()
     }
 
     pub(crate) async fn reload(&self) -> Changes {

@@ -9,11 +9,12 @@ use serde::Deserialize;
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::items::{Place, Reader, Value, Was};
+use crate::edge::UploadShare;
 use crate::http::App;
 use crate::http::asking::Item;
 use crate::http::error::{Problem, ProblemKind};
 use crate::http::forms;
-use crate::http::upload::{self, UploadShare};
+use crate::http::upload;
 use crate::models::Handle;
 use crate::pipeline::Engine;
 use crate::pipeline::infer::Activation;

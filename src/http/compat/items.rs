@@ -8,10 +8,10 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 
+use crate::edge::UploadShare;
 use crate::http::asking::Item;
 use crate::http::error::{Problem, ProblemKind};
 use crate::http::forms;
-use crate::http::upload::UploadShare;
 use crate::pipeline::infer::{Element, TensorLayout};
 use crate::pipeline::{Engine, SampleShape};
 
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
                     self.items.push(item);
                     Ok(())
                 }
-                Err(problem) => Err(self.fail(problem)),
+                Err(full) => Err(self.fail(full.into())),
             },
             Err(problem) => Err(self.fail(problem)),
         }

@@ -21,22 +21,26 @@ use crate::telemetry::StageTimes;
 /// What comes back: of one image its classes, of several a list.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
-#[schemars(rename = "Answer")]
+#[schemars(rename = "ClassifyAnswer")]
 pub(super) enum Answer<'a> {
     /// The answer for one image.
     One {
         /// The model that answered.
         model: &'a str,
+        /// Its version.
         model_version: &'a str,
         /// The best classes, highest score first.
         predictions: Vec<Prediction>,
+        /// What was uploaded.
         image: ImageInfo,
     },
     /// The answer for several images, in the order they came.
     Many {
         /// The model that answered.
         model: &'a str,
+        /// Its version.
         model_version: &'a str,
+        /// As many as there were images.
         results: Vec<ItemAnswer>,
     },
 }
@@ -44,14 +48,24 @@ pub(super) enum Answer<'a> {
 /// One of several: its classes, or what was wrong with it alone.
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "ClassifyItem")]
 pub(super) enum ItemAnswer {
-    /// The best classes, highest score first.
-    Classified { predictions: Vec<Prediction>, image: ImageInfo },
-    /// What was wrong.
-    Failed { error: ProblemBody },
+    /// Its classes.
+    Classified {
+        /// The best classes, highest score first.
+        predictions: Vec<Prediction>,
+        /// What was uploaded.
+        image: ImageInfo,
+    },
+    /// What was wrong with it.
+    Failed {
+        /// A problem, as it would be answered if this image had come alone.
+        error: ProblemBody,
+    },
 }
 
-/// Images inside JSON. `forms.rs` reads them, within the bounds of one request.
+/// Images inside JSON.
+// Only the schema: `forms.rs` reads the body by itself, to end at the bound of one request.
 #[derive(JsonSchema)]
 #[serde(untagged, deny_unknown_fields)]
 #[expect(dead_code, reason = "only its schema is used")]
@@ -101,8 +115,7 @@ pub(in crate::http) async fn respond(engine: &Engine, upload: Upload, ask: Ask) 
     let spec = engine.spec();
     match upload {
         Upload::One(image) => {
-            let place = engine.reserve(1)?.pop().expect("one place was reserved");
-            let Scored { classification, image, times } = engine.classify(place, image?, ask).await?;
+            let Scored { classification, image, times } = asking::one(engine, image, ask).await?;
             let predictions = classification.predictions;
             let answer = Answer::One { model: &spec.name, model_version: &spec.version, predictions, image };
             Ok(answered(Json(answer), times))

@@ -3,6 +3,8 @@
 mod classify;
 mod models;
 
+use std::num::NonZeroU32;
+
 pub(super) use classify::respond;
 
 use super::error::ProblemKind as P;
@@ -55,7 +57,7 @@ pub(super) fn routes() -> Routes {
         .tag("native")
         .query::<String>("model", "The model; without it, the default one")
         .query::<String>("version", "Its version; without it, the newest that is ready")
-        .query::<u32>("top_k", "Classes in the answer, up to those of the model; without it, 5")
+        .query::<NonZeroU32>("top_k", "Classes in the answer, up to those of the model; without it, 5")
         .body_bytes("image/*")
         .body_bytes("application/octet-stream")
         .body_files("image")

@@ -23,7 +23,9 @@ use crate::zoo::Version;
 
 /// The models that are served.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelList")]
 pub(super) struct Listed {
+    /// Every version of every model.
     models: Vec<ListedModel>,
 }
 
@@ -45,7 +47,7 @@ struct ListedModel {
 
 /// Everything about one model.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Details")]
+#[schemars(rename = "Model")]
 pub(super) struct Details<'a> {
     name: &'a str,
     version: &'a str,
@@ -68,7 +70,7 @@ pub(super) struct Details<'a> {
 
 /// A class that a model tells apart.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Class")]
+#[schemars(rename = "ModelClass")]
 struct Class<'a> {
     index: usize,
     label: &'a str,
@@ -81,13 +83,16 @@ pub(super) struct Index {
     name: &'static str,
     /// Version of the program.
     version: &'static str,
+    /// `alive`, which clients of KServe v1 look for here.
+    status: &'static str,
     /// Method and path of each route, and a line about it.
     routes: BTreeMap<String, &'static str>,
 }
 
 /// `GET /`.
 pub(super) async fn index(Extension(document): Extension<Arc<Document>>) -> Json<Index> {
-    Json(Index { name: "residual", version: env!("CARGO_PKG_VERSION"), routes: document.index().clone() })
+    let routes = document.index().clone();
+    Json(Index { name: "residual", version: env!("CARGO_PKG_VERSION"), status: "alive", routes })
 }
 
 /// `GET /api/v1/models`.

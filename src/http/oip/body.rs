@@ -8,9 +8,9 @@ use bytes::BytesMut;
 
 use super::document::{self, Document, Input};
 use super::encoding::Encoding;
+use crate::edge::UploadShare;
 use crate::http::error::{Problem, ProblemKind};
 use crate::http::forms;
-use crate::http::upload::UploadShare;
 use crate::oip::{Datatype, Face, InferRequest, OipError, Parameter, Parameters, Tensor, WantedOutput, tensor};
 
 /// The bytes of JSON before the tensors, told beside the body.
@@ -33,7 +33,11 @@ impl JsonPart {
     /// # Errors
     /// [`OipError`] if it is no number.
     pub(in crate::http) fn of(headers: &HeaderMap) -> Result<Self, OipError> {
-        let Some(value) = headers.get(HEADER_LENGTH) else { return Ok(Self::All) };
+        let mut values = headers.get_all(HEADER_LENGTH).into_iter();
+        let Some(value) = values.next() else { return Ok(Self::All) };
+        if values.next().is_some() {
+            return Err(OipError::invalid("Inference-Header-Content-Length is given twice"));
+        }
         let text = value.to_str().unwrap_or("not printable").trim();
         text.parse().map(Self::Bytes).map_err(|_| {
             OipError::invalid(format!("Inference-Header-Content-Length is {text:?}; it is the number of bytes of JSON"))
@@ -111,8 +115,7 @@ impl Packed {
         if json.trim_ascii().is_empty() {
             return Err(Problem::new(ProblemKind::EmptyBody, "the body has no JSON; send inputs"));
         }
-        let document: Document<'_> = serde_json::from_slice(&json)
-            .map_err(|error| Problem::new(ProblemKind::BadJson, format!("the JSON body is not understood: {error}")))?;
+        let document: Document<'_> = super::parse(&json)?;
         let only = document.inputs.len() == 1;
         let mut inputs = Vec::with_capacity(document.inputs.len());
         for input in document.inputs {

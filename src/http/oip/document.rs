@@ -32,9 +32,14 @@ pub(super) struct Document<'a> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "V2InputTensor")]
 pub(super) struct Input<'a> {
+    /// As the model's metadata has it.
     pub(super) name: String,
+    /// With the batch dimension.
     pub(super) shape: Vec<i64>,
+    /// Of its elements.
+    #[schemars(with = "Datatype")]
     pub(super) datatype: String,
+    /// `binary_data_size`: bytes of this input behind the JSON.
     #[serde(default)]
     pub(super) parameters: Parameters,
     /// The values, flat or nested, if they are not behind the JSON.
@@ -47,7 +52,9 @@ pub(super) struct Input<'a> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[schemars(rename = "V2RequestedOutput")]
 pub(super) struct Output {
+    /// As the model's metadata has it.
     pub(super) name: String,
+    /// `binary_data`: behind the JSON instead of inside. `classification`: so many best classes instead of all values.
     #[serde(default)]
     pub(super) parameters: BTreeMap<String, crate::oip::Parameter>,
 }

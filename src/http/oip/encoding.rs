@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use flate2::Compression;
 use flate2::read::{GzEncoder, MultiGzDecoder, ZlibDecoder, ZlibEncoder};
 
+use crate::edge::UploadShare;
 use crate::http::error::{Problem, ProblemKind};
-use crate::http::upload::UploadShare;
 
 /// Answers below this size are not worth the time.
 const COMPRESS_BYTES_MIN: usize = 1024;

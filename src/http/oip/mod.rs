@@ -236,7 +236,11 @@ async fn control_body<T: Default + serde::de::DeserializeOwned>(app: &App, reque
     parse(&bytes)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+/// Reads an object. serde would take the same values as a list without names as well.
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a Bytes) -> Result<T, Problem> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(ProblemKind::BadJson, "the JSON body is not understood: it is no object"));
+    }
     serde_json::from_slice(bytes)
         .map_err(|error| Problem::new(ProblemKind::BadJson, format!("the JSON body is not understood: {error}")))
 }

@@ -15,13 +15,17 @@ use crate::oip::{Datatype, InferResponse, Parameters, Tensor};
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "V2InferResponse")]
 pub(in crate::http) struct InferAnswer<'a> {
+    /// The model that ran.
     model_name: &'a str,
+    /// Its version.
     model_version: &'a str,
+    /// That of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     /// Those of the request that mean nothing here.
     #[serde(skip_serializing_if = "Parameters::is_empty")]
     parameters: &'a Parameters,
+    /// What came out.
     outputs: Vec<OutputTensor<'a>>,
 }
 
@@ -29,8 +33,11 @@ pub(in crate::http) struct InferAnswer<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "V2OutputTensor")]
 pub(in crate::http) struct OutputTensor<'a> {
+    /// As the model's metadata has it.
     name: &'a str,
+    /// Of its elements.
     datatype: Datatype,
+    /// With the batch dimension.
     shape: &'a [i64],
     /// There if the values follow the JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +51,7 @@ pub(in crate::http) struct OutputTensor<'a> {
 /// How many bytes of the body are this output.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::http) struct BinarySize {
+    /// Bytes.
     binary_data_size: usize,
 }
 

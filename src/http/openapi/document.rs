@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use axum::body::Bytes;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::operation::{Answer, Operation, Parameter, Place};
 use super::schemas::{Schemas, Way};
@@ -24,16 +25,17 @@ const TAGS: [(&str, &str); 9] = [
     ("description", "This description."),
 ];
 
-/// Parts of paths that mean the same everywhere.
-const PATH_PARTS: [(&str, &str); 2] = [
-    ("name", "Name of a model, as `GET /api/v1/models` lists it."),
-    ("version", "Version of the model, as `GET /api/v1/models` lists it."),
+/// Parts of paths that mean the same everywhere, with those of the built-in model to begin with.
+const PATH_PARTS: [(&str, &str, &str); 2] = [
+    ("name", "Name of a model, as `GET /api/v1/models` lists it.", "resnet20-cifar10"),
+    ("version", "Version of the model, as `GET /api/v1/models` lists it.", "1"),
 ];
 
 /// The description, ready to send, and what the index shows of it.
 #[derive(Debug)]
 pub(in crate::http) struct Document {
     json: Bytes,
+    etag: HeaderValue,
     index: BTreeMap<String, &'static str>,
 }
 
@@ -62,7 +64,7 @@ impl Document {
                 "title": "Residual",
                 "version": env!("CARGO_PKG_VERSION"),
                 "summary": env!("CARGO_PKG_DESCRIPTION"),
-                "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
+                "license": { "name": env!("CARGO_PKG_LICENSE") },
             },
             "servers": [{ "url": "/" }],
             "tags": tags,
@@ -76,12 +78,20 @@ impl Document {
                 (format!("{} {path}", route.method), route.operation.summary)
             })
             .collect();
-        Self { json: document.to_string().into(), index }
+        let json = Bytes::from(document.to_string());
+        let etag: String = Sha256::digest(&json).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let etag = HeaderValue::try_from(format!("\"{etag}\"")).expect("hex digits are printable");
+        Self { json, etag, index }
     }
 
     /// The document's text.
     pub(in crate::http) fn json(&self) -> Bytes {
         self.json.clone()
+    }
+
+    /// Tells one document from another.
+    pub(in crate::http) fn etag(&self) -> &HeaderValue {
+        &self.etag
     }
 
     /// Each route with a line about it.
@@ -121,15 +131,21 @@ fn described(operation: &Operation, template: &Template, schemas: &mut Schemas) 
 /// All that varies in the path, and what else was declared.
 fn parameters(operation: &Operation, template: &Template, schemas: &mut Schemas) -> Vec<Value> {
     let declared = |name: &str| operation.parameters.iter().find(|it| it.place == Place::Path && it.name == name);
-    let in_path = template.names().map(|name| {
-        let known = PATH_PARTS.iter().find(|(part, _)| *part == name).map_or("", |(_, description)| description);
-        let description = declared(name).map_or(known, |parameter| parameter.description);
-        json!({
-            "name": name, "in": "path", "required": true, "description": description,
-            "schema": { "type": "string", "minLength": 1 },
-        })
-    });
-    let mut parameters: Vec<Value> = in_path.collect();
+    let mut parameters = Vec::new();
+    for name in template.names() {
+        let known = PATH_PARTS.iter().find(|(part, ..)| *part == name);
+        let mut parameter = json!({ "name": name, "in": "path", "required": true });
+        parameter["schema"] = json!({ "type": "string", "minLength": 1 });
+        parameter["description"] = known.map_or("", |(_, description, _)| description).into();
+        if let Some((.., example)) = known {
+            parameter["example"] = (*example).into();
+        }
+        if let Some(declared) = declared(name) {
+            parameter["description"] = declared.description.into();
+            parameter["schema"] = schemas.of(declared.content, Way::Read);
+        }
+        parameters.push(parameter);
+    }
     for Parameter { name, place, description, content } in &operation.parameters {
         let place = match place {
             Place::Path => continue,
@@ -164,3 +180,6 @@ fn answered(status: u16, answer: &Answer, schemas: &mut Schemas) -> Value {
     }
     described
 }
+
+#[cfg(test)]
+mod tests;

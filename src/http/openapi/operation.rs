@@ -43,6 +43,10 @@ pub(super) enum Place {
 pub(super) enum Content {
     /// A value of a type.
     Of(SchemaOf),
+    /// Any text, but none.
+    Name,
+    /// One of these.
+    OneOf(&'static [&'static str]),
     /// Bytes that mean something to whoever reads them.
     Bytes,
     /// Files of a form, each in a part of this name.
@@ -93,7 +97,17 @@ impl Operation {
 
     /// Describes `{name}` of the path. `name` and `version` of a model need none.
     pub(in crate::http) fn path(self, name: &'static str, description: &'static str) -> Self {
-        self.parameter(name, Place::Path, description, of::<String>())
+        self.parameter(name, Place::Path, description, Content::Name)
+    }
+
+    /// Describes `{name}` of the path, which is one of a few.
+    pub(in crate::http) fn path_one_of(
+        self,
+        name: &'static str,
+        description: &'static str,
+        names: &'static [&'static str],
+    ) -> Self {
+        self.parameter(name, Place::Path, description, Content::OneOf(names))
     }
 
     /// A parameter of the query; none has to be given.
@@ -155,6 +169,11 @@ impl Operation {
         self.answer(StatusCode::OK.as_u16(), description, None)
     }
 
+    /// Instead of success: the client's copy is still right.
+    pub(in crate::http) fn not_modified(self) -> Self {
+        self.answer(StatusCode::NOT_MODIFIED.as_u16(), "The copy that `If-None-Match` names is still right", None)
+    }
+
     /// A header of the answer of success, which comes before: its name, and what it says.
     pub(in crate::http) fn ok_header(mut self, name: &'static str, description: &'static str) -> Self {
         self.answers.entry(StatusCode::OK.as_u16()).or_default().headers.push((name, description));
@@ -164,14 +183,14 @@ impl Operation {
     /// Problems of the native API, by kind.
     pub(in crate::http) fn problems(mut self, kinds: &[ProblemKind]) -> Self {
         for kind in kinds {
-            let code = format!("`{}`", kind.code());
+            let line = format!("- `{}`: {}", kind.code(), kind.title());
             let answer = self.answers.entry(kind.status().as_u16()).or_default();
             if answer.contents.is_empty() {
                 answer.contents.push(("application/problem+json", of::<ProblemBody>()));
             }
-            if !answer.description.contains(&code) {
-                let comma = if answer.description.is_empty() { "" } else { ", " };
-                answer.description += &format!("{comma}{code}: {}", kind.title());
+            if !answer.description.lines().any(|known| known == line) {
+                let end = if answer.description.is_empty() { "" } else { "\n" };
+                answer.description += &format!("{end}{line}");
             }
         }
         self

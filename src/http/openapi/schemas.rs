@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
+use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::operation::Content;
@@ -28,8 +29,11 @@ pub(super) enum Way {
 
 impl Schemas {
     pub(super) fn new() -> Self {
-        let settings =
-            || SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = DEFINITIONS.into());
+        let settings = || {
+            SchemaSettings::draft2020_12()
+                .with(|settings| settings.definitions_path = DEFINITIONS.into())
+                .with_transform(RecursiveTransform(without_links))
+        };
         Self {
             read: settings().for_deserialize().into_generator(),
             written: settings().for_serialize().into_generator(),
@@ -42,6 +46,8 @@ impl Schemas {
         match (content, way) {
             (Content::Of(schema), Way::Read) => schema(&mut self.read).to_value(),
             (Content::Of(schema), Way::Written) => schema(&mut self.written).to_value(),
+            (Content::Name, _) => json!({ "type": "string", "minLength": 1 }),
+            (Content::OneOf(names), _) => json!({ "type": "string", "enum": names }),
             (Content::Bytes, _) => bytes,
             (Content::Files(part), _) => json!({
                 "type": "object",
@@ -85,6 +91,13 @@ fn differing(read: &Map<String, Value>, written: &Map<String, Value>) -> BTreeSe
             return apart;
         }
         apart.extend(more);
+    }
+}
+
+/// Descriptions are the comments of the code, whose links lead nowhere here.
+fn without_links(schema: &mut Schema) {
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        *description = description.replace("[`", "`").replace("`]", "`");
     }
 }
 

@@ -70,14 +70,13 @@ impl Engine {
     /// # Errors
     /// [`ClassifyError`] of the stage that failed.
     pub async fn infer(&self, place: Place, sample: Sample, top_k: usize, deadline: Instant) -> Answer<Row> {
-        let started = Instant::now();
         let (to, answer) = oneshot::channel();
         let reply = Reply::Row { of: RowOf::Output, top_k, to };
         let answer = match self.queue.push(place, Job { sample, times: StageTimes::default(), deadline, reply }) {
             Ok(()) => within(deadline, answer).await,
             Err(_refused) => Err(BatchError::Closed.into()),
         };
-        self.count(started, answer.as_ref().map(|row| &row.times));
+        self.count(answer.as_ref().map(|row| &row.times));
         answer
     }
 
@@ -115,14 +114,19 @@ impl Engine {
             Ok(()) => within(deadline, answer).await,
             Err(error) => Err(error),
         };
-        self.count(started, answer.as_ref().map(times));
+        self.count(answer.as_ref().map(times));
         answer
     }
 
-    fn count(&self, started: Instant, outcome: Result<&StageTimes, &ClassifyError>) {
+    /// Counts a request, which may bring many images, once it is answered or has failed. `started` is when it was admitted.
+    pub fn count_request(&self, started: Instant, ok: bool) {
+        self.metrics.request(ok, started.elapsed());
+    }
+
+    fn count(&self, outcome: Result<&StageTimes, &ClassifyError>) {
         match outcome {
-            Ok(times) => self.metrics.image_ok(times, started.elapsed()),
-            Err(error) => self.metrics.image_failed(error.code(), started.elapsed()),
+            Ok(times) => self.metrics.image_ok(times),
+            Err(error) => self.metrics.image_failed(error.code()),
         }
     }
 }

@@ -1,21 +1,27 @@
-//! Connections: accepted under a bound, each with a time limit for its heads, all closed gently at the end.
+//! Connections: accepted under a bound, served as their port's [`Wire`] says, all closed gently at the end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::ServiceExt as _;
 
-use super::limits::HttpLimits;
+use super::closing::{Closing, Closings};
+use super::limits::ConnectionLimits;
 use crate::shutdown::{Phase, Phases};
+
+/// What is spoken on the connections of a port.
+pub trait Wire: Clone + Send + Sync + 'static {
+    /// Serves one connection until its client leaves, breaks a limit, or `closing` asks for the end: then what is in
+    /// flight is answered first.
+    fn serve(
+        self,
+        stream: TcpStream,
+        limits: ConnectionLimits,
+        closing: Closing,
+    ) -> impl Future<Output = Result<(), hyper::Error>> + Send;
+}
 
 /// How long accepting pauses when the process has run out of file descriptors: trying again at once would only burn a
 /// core until some connection ends.
@@ -30,36 +36,36 @@ pub enum Drained {
     GraceOver,
 }
 
-/// Serves `router` on `listener` until the drain, then finishes the requests in flight for at most `grace`.
+/// Serves `wire` on `listener` until the drain, then finishes the requests in flight for at most `grace`.
 ///
 /// While the drain lasts, new connections are still accepted: probes must be able to read that readiness is off, and
-/// late clients get a 503 instead of a refused connection, up to the moment in which the last connections close. Only a
-/// drain delay, in which a balancer looks away, spares them all.
+/// late clients get a refusal that tells them why instead of a refused connection, up to the moment in which the last
+/// connections close. Only a drain delay, in which a balancer looks away, spares them all.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
-    limits: HttpLimits,
+    wire: impl Wire,
+    limits: ConnectionLimits,
     mut phases: Phases,
     connections: IntGauge,
     grace: Duration,
 ) -> Drained {
     let places = Arc::new(Semaphore::new(limits.connections_max));
-    let graceful = GracefulShutdown::new();
-    let accept = Acceptor { listener, router, limits, places, connections };
+    let closings = Closings::new();
+    let accept = Acceptor { listener, wire, limits, places, connections };
     tokio::select! {
-        () = accept.run(Some(&graceful)) => {}
+        () = accept.run(|| closings.when_asked()) => {}
         () = phases.reached(Phase::Draining) => {}
     }
-    // What was sent before the drain and still lies in a socket is read now, and answered with 503. hyper would close such
-    // a connection without a word.
+    // What was sent before the drain and still lies in a socket is read now, and answered with a refusal. hyper would
+    // close such a connection without a word.
     let settled = tokio::time::sleep(DRAIN_SETTLE_TIME);
     tokio::select! {
-        () = accept.run(Some(&graceful)) => {}
+        () = accept.run(|| closings.when_asked()) => {}
         () = settled => {}
     }
     tokio::select! {
-        () = accept.run(None) => Drained::All,
-        () = graceful.shutdown() => Drained::All,
+        () = accept.run(Closing::after_one) => Drained::All,
+        () = closings.ask() => Drained::All,
         () = tokio::time::sleep(grace) => Drained::GraceOver,
     }
 }
@@ -67,26 +73,22 @@ pub async fn serve(
 /// Between the last moment in which requests are taken and the closing of idle connections.
 const DRAIN_SETTLE_TIME: Duration = Duration::from_millis(100);
 
-/// What hyper reads at once, at most; it starts with 8 KiB and doubles while a body fills it. A photo of 100 KB then takes
-/// few reads, and a thousand connections still no more than 64 MiB.
-const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
-
-struct Acceptor {
+struct Acceptor<W> {
     listener: TcpListener,
-    router: Router,
-    limits: HttpLimits,
+    wire: W,
+    limits: ConnectionLimits,
     places: Arc<Semaphore>,
     connections: IntGauge,
 }
 
-impl Acceptor {
-    /// Accepts for ever. Without `graceful`, the drain has begun: a connection then carries one request.
-    async fn run(&self, graceful: Option<&GracefulShutdown>) {
+impl<W: Wire> Acceptor<W> {
+    /// Accepts for ever; `closing` tells each connection when to end.
+    async fn run(&self, closing: impl Fn() -> Closing) {
         loop {
             // The place comes first: above the bound, clients wait in the backlog and cost this process nothing.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match self.listener.accept().await {
-                Ok((stream, _peer)) => self.spawn(stream, place, graceful.map(GracefulShutdown::watcher)),
+                Ok((stream, _peer)) => self.spawn(stream, place, closing()),
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection; trying again");
@@ -96,7 +98,7 @@ impl Acceptor {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, place: OwnedSemaphorePermit, watcher: Option<Watcher>) {
+    fn spawn(&self, stream: TcpStream, place: OwnedSemaphorePermit, closing: Closing) {
         // Answers are small and complete: waiting to fill a segment would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "failed to set TCP_NODELAY");
@@ -104,24 +106,12 @@ impl Acceptor {
         if let Err(error) = limit_writes(&stream, self.limits.write_timeout) {
             tracing::debug!(%error, "failed to set the write timeout");
         }
-        let service =
-            self.router.clone().map_request(|request: hyper::Request<hyper::body::Incoming>| request.map(Body::new));
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_timeout)
-            .max_header_size(self.limits.header_bytes_max)
-            .max_buf_size(READ_BUFFER_BYTES_MAX.max(self.limits.header_bytes_max))
-            .keep_alive(watcher.is_some())
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let open = OpenConnection::enter(self.connections.clone());
-        // Ends with its client, or by the drain that its watcher carries, or with the runtime.
+        let connection = self.wire.clone().serve(stream, self.limits, closing);
+        // Ends with its client, or by the drain that `closing` carries, or with the runtime.
         tokio::spawn(async move {
             let _held = (place, open);
-            let result = match watcher {
-                Some(watcher) => watcher.watch(connection).await,
-                None => connection.await,
-            };
-            if let Err(error) = result {
+            if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
         });

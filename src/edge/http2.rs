@@ -1,0 +1,173 @@
+//! HTTP/2 on one connection, from its first byte on (prior knowledge): many calls beside each other.
+//!
+//! hyper has clocks for neither an idle connection nor a client that opens no window for its answers. Both are kept here.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use http_body::Frame;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tower::ServiceExt as _;
+
+use super::calls::{Call, Calls, Overdue};
+use super::closing::Closing;
+use super::limits::ConnectionLimits;
+use super::listener::Wire;
+
+/// What a client may send of one call before the server has read any of it: photos fit whole, so that no round trip stands
+/// between their parts. What was read is charged to the uploads' memory.
+const CALL_WINDOW_BYTES: u32 = 1024 * 1024;
+/// And of all calls of a connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// After so long without a sign of life the client is asked for one, whether calls are open or not: a call may wait for
+/// its client for hours.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// And without an answer within this time the connection is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// An answer leaves in parts of this size, the smallest frame size that every client accepts (RFC 9113, section 4.2). At
+/// most one part waits inside hyper for its client; the rest stays where the write timeout sees it.
+const ANSWER_PART_BYTES: usize = 16 * 1024;
+
+/// How long a client that was told to leave may keep its connection once it has no call open: it may still be reading the
+/// end of an answer.
+const GOODBYE_TIME: Duration = Duration::from_secs(5);
+
+/// Bounds of the protocol itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Limits {
+    /// Open calls of one connection; clients hold further ones back.
+    pub calls_max: u32,
+}
+
+/// Serves these routes.
+#[derive(Debug, Clone)]
+pub struct Http2 {
+    /// What answers.
+    pub router: Router,
+    /// Under which bounds.
+    pub limits: Http2Limits,
+}
+
+impl Wire for Http2 {
+    async fn serve(
+        self,
+        stream: TcpStream,
+        limits: ConnectionLimits,
+        mut closing: Closing,
+    ) -> Result<(), hyper::Error> {
+        let calls = Calls::new(Instant::now());
+        let first = Arc::new(Notify::new());
+        let service = {
+            let (router, calls, first) = (self.router, calls.clone(), Arc::clone(&first));
+            service_fn(move |request: Request<Incoming>| {
+                let call = calls.begin();
+                first.notify_one();
+                let answered = router.clone().oneshot(request.map(Body::new));
+                async move { Ok::<_, std::convert::Infallible>(answered.await?.map(|body| Answer::new(body, call))) }
+            })
+        };
+        let header_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(self.limits.calls_max)
+            .max_header_list_size(header_bytes_max)
+            .initial_stream_window_size(CALL_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
+        let after_one = closing.is_after_one();
+        // Since when the client knows that it should leave.
+        let mut told: Option<Instant> = None;
+        // Often enough that no limit is kept for more than twice its time.
+        let mut clock = tokio::time::interval(limits.header_timeout.min(limits.write_timeout));
+        loop {
+            let goodbye = told.map(|told| told + GOODBYE_TIME);
+            let leaves = tokio::select! {
+                ended = &mut connection => return ended,
+                () = closing.asked(), if told.is_none() => true,
+                () = first.notified(), if after_one && told.is_none() => true,
+                _ = clock.tick() => match calls.overdue(Instant::now(), &limits) {
+                    None => false,
+                    Some(Overdue::Idle) => true,
+                    // Nothing that waits for this client would ever be taken.
+                    Some(Overdue::Unread) => return Ok(()),
+                },
+                () = until(goodbye) => {
+                    if !calls.are_open() {
+                        return Ok(());
+                    }
+                    told = Some(Instant::now());
+                    false
+                }
+            };
+            if leaves && told.is_none() {
+                connection.as_mut().graceful_shutdown();
+                told = Some(Instant::now());
+            }
+        }
+    }
+}
+
+/// Waits for a moment; for ever if there is none.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The body of an answer, in parts that its call keeps account of.
+struct Answer {
+    body: Body,
+    /// What is left of the frame that was taken from `body` last.
+    rest: Bytes,
+    call: Call,
+}
+
+impl Answer {
+    fn new(body: Body, call: Call) -> Self {
+        Self { body, rest: Bytes::new(), call }
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let me = &mut *self;
+        // hyper asks for the next part once the client has made room for the last one.
+        me.call.taken();
+        while me.rest.is_empty() {
+            match ready!(Pin::new(&mut me.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => me.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                ended => return Poll::Ready(ended),
+            }
+        }
+        me.call.offer(Instant::now());
+        let part = me.rest.split_to(me.rest.len().min(ANSWER_PART_BYTES));
+        Poll::Ready(Some(Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+}

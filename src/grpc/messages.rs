@@ -1,0 +1,225 @@
+//! Request body -> messages: whole, unpacked, and under bounds of size, memory and time, before anything decodes them.
+//!
+//! tonic would make room for whatever a message's head announces, unpack on an async thread, and wait for ever. It gets
+//! messages that are complete.
+
+use std::pin::pin;
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use futures_util::stream;
+use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+use super::call::Call;
+use super::limits::GrpcLimits;
+use super::methods::Method;
+use super::scan;
+use super::status::MessageError;
+use super::unpack::{Packing, unpack};
+use crate::edge::{UploadMemory, UploadShare};
+use crate::pipeline::PreparePool;
+use crate::shutdown::{Phase, Phases};
+
+/// Before each message: whether it is packed, and its length in four bytes.
+const HEAD_BYTES: usize = 5;
+/// Messages without tensors name a model or a service.
+const SMALL_BYTES_MAX: u64 = 1024 * 1024;
+/// A message's buffer grows from here, doubling. Most photos of the size that models see fit at once.
+const BUFFER_BYTES_MIN: usize = 64 * 1024;
+
+/// The messages of one call.
+#[derive(Debug)]
+pub(super) struct Messages {
+    body: Body,
+    /// What was read of the body and belongs to no message yet.
+    chunk: Bytes,
+    first: bool,
+    /// How packed messages are packed.
+    packing: Option<Packing>,
+    started: Instant,
+    /// Of the message that was handed on last, where no handler takes it.
+    held: Option<UploadShare>,
+    rules: Rules,
+}
+
+/// What messages come under.
+#[derive(Debug)]
+pub(super) struct Rules {
+    pub limits: GrpcLimits,
+    pub memory: UploadMemory,
+    pub pool: PreparePool,
+    pub phases: Phases,
+    pub method: Method,
+    pub call: Call,
+}
+
+impl Messages {
+    /// Messages of a call that has just begun. `encoding` is what its head says of them.
+    pub(super) fn new(body: Body, encoding: Option<&[u8]>, rules: Rules) -> Result<Self, MessageError> {
+        let packing = Packing::named(encoding)?;
+        Ok(Self { body, chunk: Bytes::new(), first: true, packing, started: Instant::now(), held: None, rules })
+    }
+
+    /// The same as a body, each message with its head in front.
+    pub(super) fn into_body(self) -> Body {
+        Body::from_stream(stream::unfold(Some(self), async |messages| {
+            let mut messages = messages?;
+            match messages.next().await {
+                Ok(Some(message)) => Some((Ok(message), Some(messages))),
+                Ok(None) => None,
+                Err(error) => Some((Err(Status::from(error)), None)),
+            }
+        }))
+    }
+
+    /// The next message with its head, not packed. None after the last.
+    async fn next(&mut self) -> Result<Option<Bytes>, MessageError> {
+        // Whoever reads on has decoded what was handed on.
+        self.held = None;
+        let limits = self.rules.limits;
+        // A stream may be silent between its messages, and any other call has one clock.
+        let clock = if self.rules.method.streams { None } else { Some(self.started + limits.body_timeout) };
+        let Some((head, deadline)) = self.head(clock).await? else { return Ok(None) };
+        if !self.first && !self.rules.method.streams {
+            return Err(MessageError::Second);
+        }
+        self.first = false;
+        let [packed, len @ ..] = head;
+        let len = u32::from_be_bytes(len) as usize;
+        let max = match self.rules.method.infers {
+            true => limits.message_bytes_max,
+            false => limits.message_bytes_max.min(SMALL_BYTES_MAX),
+        };
+        if len as u64 > max {
+            return Err(MessageError::TooLarge { found: len as u64, max });
+        }
+        let mut share = self.rules.memory.share();
+        let mut message = self.rest(head, len, deadline, &mut share).await?;
+        // What claims to be packed where nothing was said of it, tonic refuses.
+        if packed == 1
+            && let Some(packing) = self.packing
+        {
+            (message, share) = self.rules.unpacked(packing, message, share, max, deadline).await?;
+        }
+        if self.rules.method.infers {
+            share.grow(scan::decoded_bytes(&message[HEAD_BYTES..])?)?;
+            self.rules.call.keep(share);
+        } else {
+            self.held = Some(share);
+        }
+        // tonic copies it once more, and then this copy goes: one an async thread at a time.
+        Ok(Some(message.into()))
+    }
+
+    /// The head of the next message, and until when all of it must be here.
+    async fn head(&mut self, clock: Option<Instant>) -> Result<Option<([u8; HEAD_BYTES], Instant)>, MessageError> {
+        let (mut head, mut found) = ([0; HEAD_BYTES], 0);
+        let mut deadline = clock;
+        loop {
+            if self.chunk.is_empty() && !self.read(deadline).await? {
+                return if found == 0 { Ok(None) } else { Err(MessageError::Cut { found, len: HEAD_BYTES }) };
+            }
+            let until = *deadline.get_or_insert_with(|| Instant::now() + self.rules.limits.body_timeout);
+            let part = self.chunk.split_to(self.chunk.len().min(HEAD_BYTES - found));
+            head[found..found + part.len()].copy_from_slice(&part);
+            found += part.len();
+            if found == HEAD_BYTES {
+                return Ok(Some((head, until)));
+            }
+        }
+    }
+
+    /// The whole message behind its head, in one buffer that is charged for its capacity. hyper's own chunks are not kept:
+    /// each may hold on to a read buffer that is far larger than itself.
+    async fn rest(
+        &mut self,
+        head: [u8; HEAD_BYTES],
+        len: usize,
+        deadline: Instant,
+        share: &mut UploadShare,
+    ) -> Result<Vec<u8>, MessageError> {
+        let all = HEAD_BYTES + len;
+        let mut message = Vec::new();
+        let mut part = Bytes::copy_from_slice(&head);
+        loop {
+            let len = message.len() + part.len();
+            if len > message.capacity() {
+                let capacity = len.max(message.capacity() * 2).max(BUFFER_BYTES_MIN).min(all);
+                share.grow((capacity - message.capacity()) as u64)?;
+                message.reserve_exact(capacity - message.len());
+            }
+            message.extend_from_slice(&part);
+            if message.len() == all {
+                return Ok(message);
+            }
+            if self.chunk.is_empty() && !self.read(Some(deadline)).await? {
+                return Err(MessageError::Cut { found: message.len() - HEAD_BYTES, len: all - HEAD_BYTES });
+            }
+            part = self.chunk.split_to(self.chunk.len().min(all - message.len()));
+        }
+    }
+
+    /// Reads until there are bytes; false at the end of the body. Without a deadline, until the server shuts down.
+    async fn read(&mut self, deadline: Option<Instant>) -> Result<bool, MessageError> {
+        loop {
+            let frame = self.body.frame();
+            let frame = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), frame)
+                    .await
+                    .map_err(|_| MessageError::Late(self.rules.limits.body_timeout))?,
+                None => {
+                    let mut phases = self.rules.phases.clone();
+                    let draining = pin!(phases.reached(Phase::Draining));
+                    tokio::select! {
+                        frame = frame => frame,
+                        () = draining => return Err(MessageError::ShuttingDown),
+                    }
+                }
+            };
+            match frame {
+                None => return Ok(false),
+                Some(Err(error)) => {
+                    self.rules.call.report(|report| report.left = true);
+                    return Err(MessageError::Reset(error.to_string()));
+                }
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => {
+                        self.chunk = data;
+                        return Ok(true);
+                    }
+                    // Trailers, which clients of this protocol have no use for.
+                    Ok(_) | Err(_) => {}
+                },
+            }
+        }
+    }
+}
+
+impl Rules {
+    /// Unpacks a message, in the pool: a megabyte takes milliseconds.
+    async fn unpacked(
+        &self,
+        packing: Packing,
+        packed: Vec<u8>,
+        packed_share: UploadShare,
+        max: u64,
+        deadline: Instant,
+    ) -> Result<(Vec<u8>, UploadShare), MessageError> {
+        let no_thread = || MessageError::NoThread(self.limits.body_timeout);
+        let mut share = self.memory.share();
+        let (reply, answer) = oneshot::channel();
+        let work = move || {
+            let unpacked = unpack(packing, &packed[HEAD_BYTES..], &[0; HEAD_BYTES], max, &mut share);
+            drop((packed, packed_share));
+            // The caller may have left meanwhile.
+            let _ = reply.send(unpacked.map(|message| (message, share)));
+        };
+        self.pool.start(deadline, work).await.map_err(|_late| no_thread())?;
+        let (mut message, share) = answer.await.map_err(|_panicked| no_thread())??;
+        let len = u32::try_from(message.len() - HEAD_BYTES).map_err(|_| MessageError::UnpackedTooLarge { max })?;
+        message[1..HEAD_BYTES].copy_from_slice(&len.to_be_bytes());
+        Ok((message, share))
+    }
+}

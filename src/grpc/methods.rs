@@ -1,0 +1,75 @@
+//! The methods there are, read from the descriptors that reflection serves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+use super::proto;
+
+/// Every descriptor set whose services are served.
+pub(super) const DESCRIPTORS: [&[u8]; 4] = [
+    proto::DESCRIPTORS,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
+/// Requests with these messages carry tensors; all others are small.
+const TENSORS: &str = ".inference.ModelInferRequest";
+
+/// What has to be known of a method before its messages are read.
+#[derive(Debug, Clone)]
+pub(super) struct Method {
+    /// `/package.Service/Method`.
+    pub path: Arc<str>,
+    /// Requests come as long as the client likes.
+    pub streams: bool,
+    /// Requests carry tensors.
+    pub infers: bool,
+}
+
+/// All methods by their paths.
+#[derive(Debug)]
+pub(super) struct Methods(HashMap<Arc<str>, Method>);
+
+impl Methods {
+    pub(super) fn new() -> Self {
+        let mut methods = HashMap::new();
+        for descriptors in DESCRIPTORS {
+            let files = FileDescriptorSet::decode(descriptors).expect("descriptors are compiled in").file;
+            for file in files {
+                for service in &file.service {
+                    for method in &service.method {
+                        let path: Arc<str> = format!("/{}.{}/{}", file.package(), service.name(), method.name()).into();
+                        let (streams, infers) = (method.client_streaming(), method.input_type() == TENSORS);
+                        methods.insert(Arc::clone(&path), Method { path, streams, infers });
+                    }
+                }
+            }
+        }
+        Self(methods)
+    }
+
+    pub(super) fn get(&self, path: &str) -> Option<&Method> {
+        self.0.get(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn methods_are_known_with_what_they_take() {
+        let methods = Methods::new();
+        let of = |path: &str| methods.get(path).map(|method| (method.streams, method.infers));
+        assert_eq!(of("/inference.GRPCInferenceService/ModelInfer"), Some((false, true)));
+        assert_eq!(of("/inference.GRPCInferenceService/ModelStreamInfer"), Some((true, true)));
+        assert_eq!(of("/inference.GRPCInferenceService/ServerLive"), Some((false, false)));
+        assert_eq!(of("/grpc.health.v1.Health/Check"), Some((false, false)));
+        assert_eq!(of("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), Some((true, false)));
+        assert_eq!(of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"), Some((true, false)));
+        assert_eq!(of("/inference.GRPCInferenceService/CudaSharedMemoryStatus"), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Around every call: its id, its clock, its messages, its count in the metrics, its line in the log.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::Frame;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+use tonic::{Code, Status};
+
+use super::Grpc;
+use super::call::Call;
+use super::deadline;
+use super::messages::{Messages, Rules};
+use super::status::{self, ERROR_CODE, OVERLOADED, TooManyCalls, UnknownMethod};
+use super::unpack::Packing;
+use crate::edge::{REQUEST_ID, request_id};
+
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// The metric label of calls that there are not: a metric must not grow with what strangers type.
+const UNKNOWN_ROUTE: &str = "unknown";
+
+pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = grpc.methods.get(request.uri().path()).cloned();
+    let limit = deadline::timeout(request.headers()).and_then(|timeout| started.checked_add(timeout));
+    let call = Call::new(limit);
+    let route = method.as_ref().map_or_else(|| Arc::from(UNKNOWN_ROUTE), |method| Arc::clone(&method.path));
+    let mut observed = Observed::begin(&grpc, route, call.clone(), id.clone(), started);
+    let admitted = match method {
+        Some(method) => {
+            let rules = Rules {
+                limits: grpc.limits,
+                memory: grpc.shared.uploads.clone(),
+                pool: grpc.pool.clone(),
+                phases: grpc.shared.phases.clone(),
+                method,
+                call: call.clone(),
+            };
+            observed.admit().and_then(|()| with_messages(request, rules, call))
+        }
+        None => Err(UnknownMethod(request.uri().path().to_owned()).into()),
+    };
+    let mut response = match admitted {
+        Err(status) => status.into_http(),
+        Ok(request) => match limit {
+            // Dropping the handler is how a caller leaves.
+            Some(limit) => match tokio::time::timeout_at(limit.into(), next.run(request)).await {
+                Ok(response) => response,
+                Err(_elapsed) => status::deadline_exceeded().into_http(),
+            },
+            None => next.run(request).await,
+        },
+    };
+    observed.see(response.headers());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id);
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(Packing::ALL));
+    let times = observed.call.reported().times;
+    if let Ok(value) = HeaderValue::try_from(times.server_timing(started.elapsed())) {
+        headers.insert(SERVER_TIMING, value);
+    }
+    let sleep = limit.map(|limit| Box::pin(tokio::time::sleep_until(limit.into())));
+    response.map(|body| Body::new(Answer { body, sleep, ended: false, observed }))
+}
+
+/// The request with its messages in place of its body.
+fn with_messages(request: Request, rules: Rules, call: Call) -> Result<Request, Status> {
+    let (mut head, body) = request.into_parts();
+    let encoding = head.headers.remove(ENCODING);
+    let messages = Messages::new(body, encoding.as_ref().map(HeaderValue::as_bytes), rules)?;
+    // The length of the body that was.
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.extensions.insert(call);
+    Ok(Request::from_parts(head, messages.into_body()))
+}
+
+/// Counts a call as in flight until its answer has left, or its client has.
+struct Observed {
+    grpc: Grpc,
+    route: Arc<str>,
+    call: Call,
+    id: HeaderValue,
+    started: Instant,
+    /// `ok` or a stable code, once it is known.
+    outcome: Option<String>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Observed {
+    fn begin(grpc: &Grpc, route: Arc<str>, call: Call, id: HeaderValue, started: Instant) -> Self {
+        grpc.shared.metrics.requests_in_flight.inc();
+        Self { grpc: grpc.clone(), route, call, id, started, outcome: None, place: None }
+    }
+
+    /// Takes one of the places for open calls.
+    fn admit(&mut self) -> Result<(), Status> {
+        let place = Arc::clone(&self.grpc.places).try_acquire_owned();
+        self.place = Some(place.map_err(|_none_free| TooManyCalls(self.grpc.limits.calls_max))?);
+        Ok(())
+    }
+
+    /// Learns the outcome, where these headers or trailers have it.
+    fn see(&mut self, headers: &HeaderMap) {
+        if let Some(code) = headers.get(Status::GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes())) {
+            let ours = headers.get(ERROR_CODE).and_then(|code| code.to_str().ok());
+            self.outcome = Some(ours.unwrap_or(status::name(code)).to_owned());
+        }
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        let metrics = &self.grpc.shared.metrics;
+        metrics.requests_in_flight.dec();
+        let (report, duration) = (self.call.reported(), self.started.elapsed());
+        let outcome = self.outcome.as_deref().filter(|_| !report.left).unwrap_or("client_left");
+        metrics.request(&self.route, &report.model, outcome, duration);
+        // Whole microseconds, so that the log shows no digits of noise.
+        let duration_ms = duration.as_micros() as f64 / 1e3;
+        let (id, path) = (self.id.to_str().unwrap_or_default(), &*self.route);
+        if let Some(cause) = report.cause.as_deref() {
+            tracing::error!(request.id = id, path, code = outcome, duration_ms, cause, "call failed: {cause}");
+        } else {
+            // Metrics count these; a line for each would let any client fill the disk.
+            tracing::debug!(request.id = id, path, code = outcome, duration_ms, "call answered");
+        }
+        if outcome == OVERLOADED {
+            self.grpc.overload.note();
+        }
+    }
+}
+
+/// The body of an answer, which ends at the client's deadline.
+struct Answer {
+    body: Body,
+    sleep: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+    observed: Observed,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let me = &mut *self;
+        if me.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(sleep) = &mut me.sleep
+            && sleep.as_mut().poll(cx).is_ready()
+        {
+            me.ended = true;
+            let mut trailers = HeaderMap::new();
+            // Its message and metadata are plain text.
+            let _ = status::deadline_exceeded().add_header(&mut trailers);
+            me.observed.see(&trailers);
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(Pin::new(&mut me.body).poll_frame(cx));
+        if let Some(trailers) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref()) {
+            me.observed.see(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+}
