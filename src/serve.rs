@@ -129,7 +129,7 @@ impl Server {
         let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone());
         let app = App::new(settings.http.apis.clone(), oip, models.clone(), limits, pool.clone(), shared.clone());
         let app = on_platform(app, &settings.platforms);
-        let ports = ports.serve(settings, app, grpc, &shared);
+        let ports = ports.serve(settings, &app, grpc, &shared);
         Ok(Self { models, lifecycle, pool, metrics, settings: settings.clone(), ports })
     }
 

@@ -55,7 +55,7 @@ impl Ports {
     }
 
     /// Serves them.
-    pub(super) fn serve(self, settings: &Settings, app: App, grpc: Grpc, shared: &Shared) -> Served {
+    pub(super) fn serve(self, settings: &Settings, app: &App, grpc: Grpc, shared: &Shared) -> Served {
         let (http, grpc_address) = (self.http.address, self.grpc.as_ref().map(|port| port.address));
         let mut edges = vec![self.http.serve(Http1 { router: http::router(&app) }, settings, shared)];
         if let Some(port) = self.grpc {

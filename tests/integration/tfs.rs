@@ -143,6 +143,7 @@ async fn an_array_of_millions_of_numbers_ends_at_its_bound_and_keeps_no_memory()
 #[tokio::test(flavor = "multi_thread")]
 async fn status_and_metadata_serve_both_kinds_of_clients() {
     let server = TestServer::start(&[]).await;
+    assert_eq!(server.get("/").await.json["status"], "alive");
     assert_eq!(server.get("/v1/models").await.json, json!({ "models": ["resnet20-cifar10"] }));
     for path in ["", "/versions/1", "/versions/0"] {
         let status = server.get(&format!("/v1/models/resnet20-cifar10{path}")).await;
