@@ -568,6 +568,18 @@ def test_half_a_message_and_then_no_connection(bounded, cat):
     settles_below(bounded, before + KEPT_MIB)
 
 
+def test_a_client_that_hears_nothing_does_not_hold_up_the_end():
+    """Its call was ended long ago; it neither reads that nor answers the ping that comes with the farewell."""
+    with served("--body-timeout", "1s", "--drain-grace", "60s") as running, connect(running.grpc) as deaf:
+        deaf.sendall(half_a_message())
+        ended = (kind for kind, flags, stream, _ in frames(deaf) if stream == 1 and flags & END_STREAM)
+        assert next(ended) == HEADERS
+        leaving = time.monotonic()
+        running.process.terminate()
+        running.process.wait(timeout=30)
+        assert time.monotonic() - leaving < 20
+
+
 def test_a_thousand_requests_that_lie_leave_nothing_behind(running, cat):
     head, tail = sized(RIGHT + 1)
     photo = base64.b64encode(cat[:3000])
