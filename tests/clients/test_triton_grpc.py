@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import oracle
-from oracle import CAT, CLASSES, MODEL, PHOTOS
+from oracle import CLASSES, MODEL, PHOTOS
 
 SERVICE = "inference.GRPCInferenceService"
 
