@@ -80,7 +80,12 @@ class Grpc:
         wide = struct.pack(">HI", 4, 2**31 - 1)
         preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(SETTINGS, 0, 0, wide)]
         self.connection.sendall(b"".join(preface) + frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 2**31 - 1 - 65_535)))
-        head = {":method": "POST", ":scheme": "http", ":path": "/inference.GRPCInferenceService/ModelInfer", ":authority": address}
+        head = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": "/inference.GRPCInferenceService/ModelInfer",
+            ":authority": address,
+        }
         head |= {"content-type": "application/grpc", "te": "trailers"}
         # Literals without indexing, RFC 7541, section 6.2.2.
         literal = lambda text: bytes([len(text)]) + text.encode()
@@ -143,7 +148,9 @@ def protocols(http, grpc, photo):
     tensor = struct.pack(f"<{VALUES}f", *((index % 61 - 30) / 10 for index in range(VALUES)))
     numbers = [(index % 61 - 30) / 10 for index in range(VALUES)]
     image = lambda **more: json.dumps({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]} | more]}).encode()
-    sample = lambda **more: json.dumps({"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3, 32, 32]} | more]}).encode()
+    sample = lambda **more: json.dumps(
+        {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3, 32, 32]} | more]}
+    ).encode()
     v2 = lambda model: f"/v2/models/{model}/infer"
     as_json = {"Content-Type": "application/json"}
 
@@ -165,7 +172,11 @@ def protocols(http, grpc, photo):
     yield "TorchServe", Http(http, f"/predictions/{MODEL}", photo), b'"cat"'
     yield "v2 over HTTP, FP32 in binary", binary(MODEL, sample(**sized(tensor)), tensor), b"logits"
     yield "gRPC, FP32 in raw contents", Grpc(grpc, infer_request(MODEL, "input", "FP32", [1, 3, 32, 32], raw=tensor)), b"logits"
-    yield "gRPC, FP32 in typed contents", Grpc(grpc, infer_request(MODEL, "input", "FP32", [1, 3, 32, 32], floats=tensor)), b"logits"
+    yield (
+        "gRPC, FP32 in typed contents",
+        Grpc(grpc, infer_request(MODEL, "input", "FP32", [1, 3, 32, 32], floats=tensor)),
+        b"logits",
+    )
     yield "v2 over HTTP, FP32 in JSON", Http(http, v2(MODEL), sample(data=numbers), **as_json), b"logits"
 
 
@@ -199,9 +210,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=10)
     arguments.add_argument("--requests", type=int, default=200, help="of each protocol in each round")
     asked = arguments.parse_args()
-    server = subprocess.Popen(
-        [asked.binary, "serve", "--http-port", "0", "--grpc-port", "0"], stderr=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen([asked.binary, "serve", "--http-port", "0", "--grpc-port", "0"], stderr=subprocess.PIPE, text=True)
     told = ""
     for line in server.stderr:
         told += line

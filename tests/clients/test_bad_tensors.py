@@ -35,7 +35,9 @@ def bounded():
 @pytest.fixture(scope="module")
 def large():
     """A server that takes bodies of 128 MiB, so that a hundred megabytes of numbers are read and not just refused."""
-    with served("--body-bytes-max", "128MiB", "--body-timeout", "60s", "--grpc-message-bytes-max", "128MiB", "--upload-memory-max", "1GiB") as running:
+    with served(
+        "--body-bytes-max", "128MiB", "--body-timeout", "60s", "--grpc-message-bytes-max", "128MiB", "--upload-memory-max", "1GiB"
+    ) as running:
         yield running
 
 
@@ -154,7 +156,9 @@ def test_a_header_length_that_is_given_twice(running):
     ids=["one byte short", "4 GiB", "half a length", "no element", "two elements", "an empty one"],
 )
 def test_elements_of_bytes_whose_lengths_lie(running, tail):
-    head = json.dumps(document({"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}}))
+    head = json.dumps(
+        document({"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(tail)}})
+    )
     answer = httpx.post(url(running, PHOTOS), content=head.encode() + tail, headers={HEADER: str(len(head))})
     refused(answer)
 
@@ -314,9 +318,7 @@ def test_a_hundred_megabytes_over_grpc(running, large, cat):
         settles_below(target, before + KEPT_MIB)
 
 
-@pytest.mark.parametrize(
-    "coding, compress", [("gzip", gzip.compress), ("deflate", zlib.compress)], ids=["gzip", "deflate"]
-)
+@pytest.mark.parametrize("coding, compress", [("gzip", gzip.compress), ("deflate", zlib.compress)], ids=["gzip", "deflate"])
 def test_a_small_body_that_unpacks_to_a_quarter_of_a_gigabyte(running, cat, coding, compress):
     before = running.resident_mib()
     answer = post(running, compress(bytes(256 * MIB)), **{"Content-Encoding": coding})
@@ -462,7 +464,9 @@ def test_a_stream_that_is_half_closed_at_once(channel):
 
 
 def test_a_call_that_sends_no_message(channel):
-    ask = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer", request_serializer=bytes, response_deserializer=bytes)
+    ask = channel.stream_unary(
+        "/inference.GRPCInferenceService/ModelInfer", request_serializer=bytes, response_deserializer=bytes
+    )
     with pytest.raises(grpc.RpcError) as raised:
         ask(iter([]), timeout=30)
     assert raised.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED)
@@ -554,7 +558,9 @@ def test_half_a_message_and_then_silence(bounded, cat, call):
 def test_half_a_message_and_then_the_end_of_the_stream(bounded, cat, call):
     with connect(bounded.grpc) as connection:
         connection.sendall(half_a_message(call) + frame(DATA, END_STREAM, 1))
-        ended = next(kind for kind, flags, stream, _ in frames(connection) if stream == 1 and (kind == RST_STREAM or flags & END_STREAM))
+        ended = next(
+            kind for kind, flags, stream, _ in frames(connection) if stream == 1 and (kind == RST_STREAM or flags & END_STREAM)
+        )
         assert ended in (HEADERS, RST_STREAM)
     answers_rightly(bounded, cat)
 
@@ -566,6 +572,18 @@ def test_half_a_message_and_then_no_connection(bounded, cat):
             connection.sendall(half_a_message())
     answers_rightly(bounded, cat)
     settles_below(bounded, before + KEPT_MIB)
+
+
+def test_a_client_that_hears_nothing_does_not_hold_up_the_end():
+    """Its call was ended long ago; it neither reads that nor answers the ping that comes with the farewell."""
+    with served("--body-timeout", "1s", "--drain-grace", "60s") as running, connect(running.grpc) as deaf:
+        deaf.sendall(half_a_message())
+        ended = (kind for kind, flags, stream, _ in frames(deaf) if stream == 1 and flags & END_STREAM)
+        assert next(ended) == HEADERS
+        leaving = time.monotonic()
+        running.process.terminate()
+        running.process.wait(timeout=30)
+        assert time.monotonic() - leaving < 20
 
 
 def test_a_thousand_requests_that_lie_leave_nothing_behind(running, cat):

@@ -117,9 +117,7 @@ def test_every_element_type_and_layout(tiny_wire, model):
     pixels = np.array([np.full((4, 4, 3), rgb) for rgb, _ in oracle.COLOURS[model]])
     tensor = np.ascontiguousarray(prepare(pixels))
     scores = tiny_wire.infer(model, {"image": tensor}).as_numpy(output)
-    (_, datatype, shape), (_, answered, _) = described(
-        tiny_wire.metadata(model)["inputs"] + tiny_wire.metadata(model)["outputs"]
-    )
+    (_, datatype, shape), (_, answered, _) = described(tiny_wire.metadata(model)["inputs"] + tiny_wire.metadata(model)["outputs"])
     assert shape[1:] == list(tensor.shape[1:])
     assert {"FP32": np.float32, "FP16": np.float16, "UINT8": np.uint8}[datatype] == tensor.dtype
     assert {"FP32": np.float32, "FP16": np.float16}[answered] == scores.dtype

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import oracle
-from oracle import CAT, CLASSES, MODEL, PHOTOS
+from oracle import CLASSES, MODEL, PHOTOS
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -58,7 +58,9 @@ def typed(samples, **members):
 def scores(response):
     """The only output of an answer, raw or typed."""
     (output,) = response.outputs
-    values = np.frombuffer(response.raw_output_contents[0], "<f4") if response.raw_output_contents else output.contents.fp32_contents
+    values = (
+        np.frombuffer(response.raw_output_contents[0], "<f4") if response.raw_output_contents else output.contents.fp32_contents
+    )
     return np.reshape(np.array(values, np.float32), output.shape)
 
 

@@ -96,7 +96,10 @@ def test_a_plain_json_request_gets_a_plain_json_answer(infer):
 
 
 def test_one_output_may_be_binary_and_the_next_json(client, cat):
-    wanted = [triton.InferRequestedOutput("probabilities", binary_data=True), triton.InferRequestedOutput("label", binary_data=False)]
+    wanted = [
+        triton.InferRequestedOutput("probabilities", binary_data=True),
+        triton.InferRequestedOutput("label", binary_data=False),
+    ]
     answer = client.infer(PHOTOS, [tensor(np.array([cat], np.object_))], outputs=wanted)
     assert np.ravel(answer.get_output("label")["data"]).tolist() == ["cat"]
     assert answer.as_numpy("probabilities").argmax() == CAT
@@ -221,7 +224,9 @@ def test_many_requests_from_asyncio(running, cat):
         async with triton_aio.InferenceServerClient(running.address) as client:
             assert await client.is_server_ready() and (await client.get_model_metadata(MODEL))["name"] == MODEL
             assert any(entry["name"] == MODEL for entry in await client.get_model_repository_index())
-            calls = (client.infer(MODEL, [tensor(samples[at : at + 1])], response_compression_algorithm="gzip") for at in range(16))
+            calls = (
+                client.infer(MODEL, [tensor(samples[at : at + 1])], response_compression_algorithm="gzip") for at in range(16)
+            )
             scores = np.concatenate([answer.as_numpy("logits") for answer in await asyncio.gather(*calls)])
             np.testing.assert_allclose(scores, oracle.logits(samples), atol=1e-4)
             with pytest.raises(InferenceServerException) as raised:
@@ -251,7 +256,10 @@ def test_the_calls_of_perf_analyzer(running):
     assert isinstance(get("")["extensions"], list)
     metadata, config = get(f"/models/{MODEL}"), get(f"/models/{MODEL}/config")
     assert config["max_batch_size"] > 0, "so the first dimension of every shape is the batch"
-    assert "decoupled" not in json.dumps(config.get("model_transaction_policy", {})) or not config["model_transaction_policy"]["decoupled"]
+    assert (
+        "decoupled" not in json.dumps(config.get("model_transaction_policy", {}))
+        or not config["model_transaction_policy"]["decoupled"]
+    )
     for told, configured in ((metadata["inputs"], config["input"]), (metadata["outputs"], config["output"])):
         assert {tensor["name"] for tensor in told} == {tensor["name"] for tensor in configured}
     (image,) = metadata["inputs"]
