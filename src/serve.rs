@@ -115,6 +115,7 @@ impl Server {
         let limits = http_limits(&settings.http);
         let oip_limits = OipLimits {
             request_images_max: limits.request_images_max,
+            request_bytes_max: limits.body_bytes_max,
             request_timeout: limits.request_timeout,
             model_control: match settings.models.model_control {
                 ModelControl::Auto => ports.http().ip().is_loopback(),
@@ -128,7 +129,7 @@ impl Server {
         let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone());
         let app = App::new(settings.http.apis.clone(), oip, models.clone(), limits, pool.clone(), shared.clone());
         let app = on_platform(app, &settings.platforms);
-        let ports = ports.serve(settings, app, grpc, &shared);
+        let ports = ports.serve(settings, &app, grpc, &shared);
         Ok(Self { models, lifecycle, pool, metrics, settings: settings.clone(), ports })
     }
 

@@ -116,6 +116,13 @@ fn sagemaker(variable: &impl Fn(&str) -> Option<String>, is_directory: impl Fn(&
     };
     let mut decisions =
         vec![decision("host", HOST, because), decision("http_port", port.as_deref().unwrap_or(PORT), because)];
+    // Containers that share a host may take ports of this range alone, beside the one that requests come to.
+    let range = variable("SAGEMAKER_SAFE_PORT_RANGE");
+    if let Some((first, last)) = range.as_deref().and_then(|range| range.split_once('-')) {
+        // Its ends are in the range; the first may be the one that is taken.
+        let free = if port.as_deref() == Some(first) { last } else { first };
+        decisions.push(decision("grpc_port", free, "SAGEMAKER_SAFE_PORT_RANGE"));
+    }
     if multi_model {
         decisions.push(decision("sagemaker_multi_model", "true", "SAGEMAKER_MULTI_MODEL"));
     }
@@ -204,8 +211,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            decided(&[("SAGEMAKER_SAFE_PORT_RANGE", "21000-22000")], false)[1],
-            "http_port = 8080 (SAGEMAKER_SAFE_PORT_RANGE)"
+            decided(&[("SAGEMAKER_SAFE_PORT_RANGE", "21000-22000")], false)[1..],
+            ["http_port = 8080 (SAGEMAKER_SAFE_PORT_RANGE)", "grpc_port = 21000 (SAGEMAKER_SAFE_PORT_RANGE)"]
         );
     }
 

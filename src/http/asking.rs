@@ -1,8 +1,6 @@
 //! What every API does around a question to a model: whether it may come in, its images in one batch, its answer's report.
 //! Which model is meant and what an answer looks like is each API's own.
 
-use std::time::Instant;
-
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -89,30 +87,38 @@ pub(super) fn about(mut response: Response, engine: &Engine) -> Response {
 
 /// Asks about all items of a request together. One that fails fails them all, and its problem says which it was.
 pub(super) async fn all(engine: &Engine, items: Vec<Item>, ask: Ask) -> Result<Vec<Outcome>, Problem> {
-    let (count, counted) = (items.len(), Counted::new(engine));
+    let (count, counted) = (items.len(), engine.counted());
     let places = engine.reserve(count)?;
     let asked = places.into_iter().zip(items).enumerate().map(|(index, (place, item))| async move {
         let outcome = match item {
-            Item::Photo(photo) => engine.classify(place, photo, ask).await.map(Outcome::Classes),
-            Item::Tensor(sample) => engine.infer(place, sample, 0, ask.deadline).await.map(Outcome::Output),
+            Item::Photo(photo) => engine.classify(place, photo, ask).await.map(Outcome::Classes).map_err(Problem::from),
+            Item::Tensor(sample) => {
+                engine.infer(place, sample, 0, ask.deadline).await.map(Outcome::Output).map_err(of_tensor)
+            }
         };
-        outcome.map_err(|error| of_tensor(error).of_item(index, count))
+        outcome.map_err(|problem| problem.of_item(index, count))
     });
-    counted.ok(try_join_all(asked).await?)
+    let answers = try_join_all(asked).await?;
+    counted.ok();
+    Ok(answers)
 }
 
 /// As [`all`], with a value for every class of each photo and the index of the best.
 pub(super) async fn rows(engine: &Engine, items: Vec<Item>, ask: Ask) -> Result<Vec<Row>, Problem> {
-    let (count, counted) = (items.len(), Counted::new(engine));
+    let (count, counted) = (items.len(), engine.counted());
     let places = engine.reserve(count)?;
     let asked = places.into_iter().zip(items).enumerate().map(|(index, (place, item))| async move {
         let row = match item {
-            Item::Photo(photo) => engine.row(place, photo, RowOf::Probabilities, 1, ask.deadline).await,
-            Item::Tensor(sample) => engine.infer(place, sample, 1, ask.deadline).await,
+            Item::Photo(photo) => {
+                engine.row(place, photo, RowOf::Probabilities, 1, ask.deadline).await.map_err(Problem::from)
+            }
+            Item::Tensor(sample) => engine.infer(place, sample, 1, ask.deadline).await.map_err(of_tensor),
         };
-        row.map_err(|error| of_tensor(error).of_item(index, count))
+        row.map_err(|problem| problem.of_item(index, count))
     });
-    counted.ok(try_join_all(asked).await?)
+    let answers = try_join_all(asked).await?;
+    counted.ok();
+    Ok(answers)
 }
 
 /// Asks about each photo for itself: a broken one does not fail its neighbours.
@@ -121,45 +127,26 @@ pub(super) async fn each(
     photos: Vec<Result<Bytes, Problem>>,
     ask: Ask,
 ) -> Result<Vec<Result<Scored, Problem>>, Problem> {
-    let counted = Counted::new(engine);
+    let counted = engine.counted();
     let places = engine.reserve(photos.len())?;
     let asked = places
         .into_iter()
         .zip(photos)
         .map(|(place, photo)| async move { Ok::<_, Problem>(engine.classify(place, photo?, ask).await?) });
     let outcomes = join_all(asked).await;
-    if outcomes.iter().any(Result::is_ok) { counted.ok(outcomes) } else { Ok(outcomes) }
+    if outcomes.iter().any(Result::is_ok) {
+        counted.ok();
+    }
+    Ok(outcomes)
 }
 
 /// The classes of one photo.
 pub(super) async fn one(engine: &Engine, photo: Result<Bytes, Problem>, ask: Ask) -> Result<Scored, Problem> {
-    let counted = Counted::new(engine);
+    let counted = engine.counted();
     let place = engine.reserve(1)?.pop().expect("one place was reserved");
-    counted.ok(engine.classify(place, photo?, ask).await?)
-}
-
-/// A request in the statistics of its model: failed, unless it comes to say that it was not.
-struct Counted<'a> {
-    engine: &'a Engine,
-    started: Instant,
-    ok: bool,
-}
-
-impl<'a> Counted<'a> {
-    fn new(engine: &'a Engine) -> Self {
-        Self { engine, started: Instant::now(), ok: false }
-    }
-
-    fn ok<T>(mut self, answer: T) -> Result<T, Problem> {
-        self.ok = true;
-        Ok(answer)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        self.engine.count_request(self.started, self.ok);
-    }
+    let scored = engine.classify(place, photo?, ask).await?;
+    counted.ok();
+    Ok(scored)
 }
 
 /// Scores that are not finite come of the values that a client sent: no photo has such.

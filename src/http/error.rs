@@ -9,14 +9,12 @@ use serde::Serialize;
 use super::middleware::Report;
 use crate::edge::UploadsFull;
 use crate::models::NotServed;
-use crate::oip::{ErrorKind, OipError};
+use crate::oip::{ErrorKind, OipError, shortened};
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::{ClassifyError, Failure};
 
 /// Seconds after which a client that met an overload may try again. The queue holds seconds of work, not minutes.
 const RETRY_AFTER_SECONDS: u32 = 1;
-/// Longest sentence about a problem.
-const DETAIL_BYTES_MAX: usize = 400;
 
 /// Every kind of problem a client can meet. The code is stable; the sentence may get better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,17 +238,6 @@ impl Problem {
     }
 }
 
-/// A sentence may quote what the client sent, and that may be a whole photo in the wrong field. Keeps both ends: what is
-/// expected usually stands last.
-fn shortened(detail: String) -> String {
-    if detail.len() <= DETAIL_BYTES_MAX {
-        return detail;
-    }
-    let half = DETAIL_BYTES_MAX / 2;
-    let (head, tail) = (detail.floor_char_boundary(half), detail.ceil_char_boundary(detail.len() - half));
-    format!("{} [...] {}", &detail[..head], &detail[tail..])
-}
-
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
         let (kind, cause, allow) = (self.kind, self.cause.take(), self.allow.take());
@@ -446,7 +433,7 @@ mod tests {
     #[test]
     fn a_long_sentence_keeps_its_ends() {
         let problem = Problem::new(ProblemKind::BadJson, format!("found {}; send less", "\u{e9}".repeat(100_000)));
-        assert!(problem.detail.len() <= DETAIL_BYTES_MAX + 10);
+        assert!(problem.detail.len() <= crate::oip::MESSAGE_BYTES_MAX + 10);
         assert!(problem.detail.starts_with("found ") && problem.detail.ends_with("; send less"));
     }
 }

@@ -79,6 +79,7 @@ impl App {
         let (models, phases) = (Models::default(), crate::shutdown::Lifecycle::new().phases());
         let oip_limits = crate::oip::OipLimits {
             request_images_max: 2,
+            request_bytes_max: 1 << 20,
             request_timeout: Duration::from_secs(1),
             model_control: true,
         };
@@ -101,7 +102,7 @@ fn routes(app: &App) -> Routes {
 }
 
 /// The router of all of them.
-pub fn router(app: App) -> Router {
-    let router = routes(&app).finish(app.clone());
-    compat::before(router, &app)
+pub fn router(app: &App) -> Router {
+    let router = routes(app).finish(app.clone());
+    compat::before(router, app)
 }

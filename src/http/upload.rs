@@ -14,7 +14,7 @@ use super::error::{Problem, ProblemKind};
 use super::forms::{self, Form, Upload};
 use super::limits::HttpLimits;
 use crate::edge::{UploadMemory, UploadShare};
-use crate::pipeline::{ClassifyError, PreparePool};
+use crate::pipeline::PreparePool;
 
 /// Beside an early refusal, this much of the body is still read and thrown away, so that a client that is sending gets
 /// to read the answer instead of a reset connection.
@@ -55,25 +55,8 @@ pub(super) async fn receive(
     // The parts are copies of the body.
     share.grow(bytes.len() as u64)?;
     // A form of 20 MB takes milliseconds to take apart, too long for an async thread.
-    let (upload, share) = in_pool(pool, deadline, move || (form.images(bytes, images_max), share)).await?;
+    let (upload, share) = pool.run(deadline, move || (form.images(bytes, images_max), share)).await?;
     Ok(Received { upload: upload?, share, deadline })
-}
-
-/// Computes in the pool that prepares images: what takes longer than a moment must not hold up an async thread.
-pub(super) async fn in_pool<T: Send + 'static>(
-    pool: &PreparePool,
-    deadline: Instant,
-    compute: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    let work = move || {
-        // The caller may have left meanwhile.
-        if !reply.is_closed() {
-            let _ = reply.send(compute());
-        }
-    };
-    pool.start(deadline, work).await?;
-    Ok(answer.await.map_err(|_| ClassifyError::Lost)?)
 }
 
 /// Reads a body that must not be empty and not be encoded.

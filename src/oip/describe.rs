@@ -181,6 +181,20 @@ impl Oip {
         })
     }
 
+    /// Images that one request may have: of tensors no more than fit into its bytes.
+    fn images_max(&self, face: &Face) -> usize {
+        let max = self.limits.request_images_max;
+        match face {
+            Face::Tensor(engine) => {
+                let sample = engine.spec().sample_shape.len() * engine.contract().signature.input.element.bytes();
+                // 1 KiB is for what goes with them.
+                let fit = self.limits.request_bytes_max.saturating_sub(1024) / sample as u64;
+                max.min(usize::try_from(fit).unwrap_or(usize::MAX)).max(1)
+            }
+            Face::Image(_) => max,
+        }
+    }
+
     /// How a model is served.
     ///
     /// # Errors
@@ -207,7 +221,7 @@ impl Oip {
                 Face::Image(_) => "residual",
             },
             version_policy: VersionPolicy { all: Empty {} },
-            max_batch_size: self.limits.request_images_max,
+            max_batch_size: self.images_max(&face),
             input: vec![InputConfig {
                 data_type: input.datatype.config_name(),
                 format: format(&face),

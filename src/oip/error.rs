@@ -6,7 +6,7 @@ use crate::pipeline::infer::InferError;
 use crate::pipeline::{ClassifyError, Failure};
 
 /// Longest sentence. It may quote what a client sent.
-const MESSAGE_BYTES_MAX: usize = 400;
+pub const MESSAGE_BYTES_MAX: usize = 400;
 
 /// What kind of error it is. Each wire maps these to its own statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,8 +143,10 @@ impl From<LoadError> for OipError {
     }
 }
 
-/// Keeps both ends: what is expected usually stands last.
-fn shortened(message: String) -> String {
+/// A sentence may quote what the client sent, and that may be a whole photo in the wrong field. Keeps both ends: what is
+/// expected usually stands last.
+#[must_use]
+pub fn shortened(message: String) -> String {
     if message.len() <= MESSAGE_BYTES_MAX {
         return message;
     }

@@ -3,27 +3,28 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use futures_util::future::try_join_all;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-
 use super::describe::{self, IMAGE_INPUT};
 use super::outputs::Outputs;
 use super::tensor::{Datatype, Tensor, split_bytes};
 use super::{ErrorKind, Face, Oip, OipError};
 use crate::models::Handle;
+use crate::pipeline::Sample;
 use crate::pipeline::batch::{Row, RowOf};
-use crate::pipeline::{ClassifyError, Sample};
 use crate::telemetry::StageTimes;
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Tensors up to this size are taken apart where they are; larger ones in the pool, since an async thread must not compute
 /// for long. Reading 256 KiB takes about 50 microseconds.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
+/// Longest id, and longest text among the parameters.
+const TEXT_BYTES_MAX: usize = 1024;
+
 /// One value of a request's, an input's or an output's parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Parameter {
     /// True or false.
@@ -36,6 +37,42 @@ pub enum Parameter {
     Number(f64),
     /// A text.
     Text(String),
+}
+
+/// By hand: serde's own way for such a type is to hold all of a value before it looks at its kind, and a list of zeros then
+/// grows to 16 times its size.
+impl<'de> Deserialize<'de> for Parameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl serde::de::Visitor<'_> for One {
+            type Value = Parameter;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a boolean, a number or a text")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Parameter, E> {
+                Ok(Parameter::Bool(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Parameter, E> {
+                Ok(Parameter::Int(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Parameter, E> {
+                Ok(i64::try_from(value).map_or(Parameter::Uint(value), Parameter::Int))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Parameter, E> {
+                Ok(Parameter::Number(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Parameter, E> {
+                Ok(Parameter::Text(value.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(One)
+    }
 }
 
 /// Parameters by name.
@@ -86,6 +123,23 @@ pub struct InferResponse {
     pub times: StageTimes,
 }
 
+impl InferRequest {
+    /// What comes back in the answer must not be of any size.
+    fn check_texts(&self) -> Result<(), OipError> {
+        let texts = self.parameters.values().filter_map(|parameter| match parameter {
+            Parameter::Text(text) => Some(text),
+            _ => None,
+        });
+        let longest = self.id.iter().chain(texts).map(String::len).max().unwrap_or(0);
+        if longest > TEXT_BYTES_MAX {
+            return Err(OipError::invalid(format!(
+                "the id or a parameter has {longest} bytes, at most {TEXT_BYTES_MAX} are allowed"
+            )));
+        }
+        Ok(())
+    }
+}
+
 impl Oip {
     /// Runs a model. The images of a request are batched together and with those of others; one that fails fails them all.
     /// Dropping the future is how a caller leaves.
@@ -93,11 +147,21 @@ impl Oip {
     /// # Errors
     /// [`OipError`] that says which part of the request is wrong, or why there is no answer.
     pub async fn infer(&self, request: InferRequest) -> Result<InferResponse, OipError> {
-        let started = Instant::now();
         let face = self.admitted(&request.model, request.version.as_deref())?;
-        let answer = self.run(&face, request).await;
-        face.engine().count_request(started, answer.is_ok());
-        answer
+        self.infer_on(&face, request).await
+    }
+
+    /// As [`Oip::infer`], on the face that was there when the request came in: what has happened to the server or the model
+    /// since does not concern it.
+    ///
+    /// # Errors
+    /// As [`Oip::infer`].
+    pub async fn infer_on(&self, face: &Face, request: InferRequest) -> Result<InferResponse, OipError> {
+        let counted = face.engine().counted();
+        request.check_texts()?;
+        let answer = self.run(face, request).await?;
+        counted.ok();
+        Ok(answer)
     }
 
     async fn run(&self, face: &Face, request: InferRequest) -> Result<InferResponse, OipError> {
@@ -124,7 +188,7 @@ impl Oip {
     fn deadline(&self, request: &InferRequest) -> Result<Instant, OipError> {
         let now = Instant::now();
         let own = match request.parameters.get("timeout") {
-            None | Some(Parameter::Int(0)) => None,
+            None | Some(Parameter::Int(0) | Parameter::Uint(0)) => None,
             Some(&Parameter::Int(micros)) if micros > 0 => {
                 now.checked_add(Duration::from_micros(micros.unsigned_abs()))
             }
@@ -233,16 +297,9 @@ impl Oip {
         if raw.len() <= INLINE_BYTES_MAX {
             return read(engine, &raw);
         }
-        let (reply, answer) = oneshot::channel();
         let engine = engine.clone();
-        let work = move || {
-            // The caller may have left meanwhile.
-            if !reply.is_closed() {
-                let _ = reply.send(read(&engine, &raw));
-            }
-        };
-        self.pool.start(deadline, work).await.map_err(|error| OipError::of_run(&error))?;
-        answer.await.map_err(|_| OipError::of_run(&ClassifyError::Lost))?
+        let read = self.pool.run(deadline, move || read(&engine, &raw)).await;
+        read.map_err(|error| OipError::of_run(&error))?
     }
 
     async fn run_photos(

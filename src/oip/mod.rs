@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use describe::{ModelConfig, ModelMetadata, ServerMetadata, TensorMetadata};
-pub use error::{ErrorKind, OipError};
+pub use error::{ErrorKind, MESSAGE_BYTES_MAX, OipError, shortened};
 pub use infer::{InferRequest, InferResponse, Parameter, Parameters, WantedOutput};
 pub use repository::IndexEntry;
 pub use statistics::ModelStatistics;
@@ -48,6 +48,8 @@ pub struct Oip {
 pub struct OipLimits {
     /// Images in one request.
     pub request_images_max: usize,
+    /// Bytes of one request.
+    pub request_bytes_max: u64,
     /// From the end of the request to its answer.
     pub request_timeout: Duration,
     /// Clients may load and unload models.

@@ -68,19 +68,28 @@ impl Oip {
         self.change(name, Models::unload).await
     }
 
+    /// Whether clients may load and unload models, and the server takes requests now. To ask before a body is read.
+    ///
+    /// # Errors
+    /// [`OipError`] if not.
+    pub fn may_change(&self) -> Result<(), OipError> {
+        self.admit()?;
+        if self.limits.model_control {
+            return Ok(());
+        }
+        Err(OipError::new(
+            ErrorKind::Forbidden,
+            "model_control_off",
+            "clients may not load or unload models here; start the server with --model-control on",
+        ))
+    }
+
     async fn change(
         &self,
         name: &str,
         change: fn(&Models, &str) -> Result<Changes, LoadError>,
     ) -> Result<(), OipError> {
-        self.admit()?;
-        if !self.limits.model_control {
-            return Err(OipError::new(
-                ErrorKind::Forbidden,
-                "model_control_off",
-                "clients may not load or unload models here; start the server with --model-control on",
-            ));
-        }
+        self.may_change()?;
         if let Ok(Face::Image(engine)) = self.face(name, None) {
             let model = &engine.spec().name;
             return Err(OipError::invalid(format!(

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Face, Oip, OipError};
+use super::{Face, Oip, OipError, image_name};
+use crate::models::Handle;
 use crate::telemetry::tally::Sum;
 use crate::telemetry::{Counts, Stage};
 
@@ -86,17 +87,31 @@ impl From<Sum> for Duration {
 }
 
 impl Oip {
-    /// The statistics of one face, or of both faces of all models.
+    /// The statistics of one face, of all its versions, or of both faces of all models.
     ///
     /// # Errors
     /// [`OipError`] if the model that was named is not served.
     pub fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Result<Vec<ModelStatistics>, OipError> {
         self.admit()?;
-        let faces = match name {
-            Some(name) => vec![self.face(name, version)?],
-            None => {
-                let both = |engine: crate::models::Handle| [Face::Tensor(engine.clone()), Face::Image(engine)];
-                self.models.ready().into_iter().flat_map(both).collect()
+        let engines = self.models.ready();
+        let faces = match (name, version.filter(|version| !version.is_empty())) {
+            (Some(name), Some(version)) => vec![self.face(name, Some(version))?],
+            (Some(name), None) => {
+                // Every version of what the name means.
+                let face = self.face(name, None)?;
+                let same = engines.into_iter().filter(|engine| engine.spec().name == face.engine().spec().name);
+                match face {
+                    Face::Tensor(_) => same.map(Face::Tensor).collect(),
+                    Face::Image(_) => same.map(Face::Image).collect(),
+                }
+            }
+            (None, _) => {
+                let taken = |name: &str| engines.iter().any(|engine| engine.spec().name == name);
+                let both = |engine: &Handle| {
+                    let image = (!taken(&image_name(&engine.spec().name))).then(|| Face::Image(engine.clone()));
+                    [Some(Face::Tensor(engine.clone())), image]
+                };
+                engines.iter().flat_map(both).flatten().collect()
             }
         };
         Ok(faces.iter().map(ModelStatistics::of).collect())

@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use ask::Ask;
+pub use ask::{Ask, Counted};
 
 use super::batch::{self, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Queue};
 use super::choose::{Chooser, Chosen};

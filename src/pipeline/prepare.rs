@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::buffers::{SamplePool, Workspace, Workspaces};
 use super::decode::budget::MemoryBudget;
@@ -65,6 +65,26 @@ impl PreparePool {
             work();
         });
         Ok(())
+    }
+
+    /// Computes something in the pool: what takes longer than a moment must not hold up an async thread.
+    ///
+    /// # Errors
+    /// [`ClassifyError::Late`] if no permit came in time, [`ClassifyError::Lost`] if `compute` panicked.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        compute: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ClassifyError> {
+        let (reply, answer) = oneshot::channel();
+        let work = move || {
+            // The caller may have left meanwhile.
+            if !reply.is_closed() {
+                let _ = reply.send(compute());
+            }
+        };
+        self.start(deadline, work).await?;
+        answer.await.map_err(|_| ClassifyError::Lost)
     }
 
     /// Decodes and preprocesses one upload on the calling thread. `started` is when the image began to wait for it.

@@ -331,6 +331,63 @@ def test_a_body_that_is_not_compressed_as_it_says(running, coding):
         refused(post(running, body, **{"Content-Encoding": coding}))
 
 
+# --- the APIs of other servers
+
+ERROR = {"error"}
+# Where each takes a request, what its errors hold, and where in its JSON the numbers of a tensor would stand.
+OTHERS = {
+    "Hugging Face": (f"/models/{MODEL}", ERROR, b'{"inputs":[', b"]}"),
+    "TensorFlow Serving, rows": (f"/v1/models/{MODEL}:predict", ERROR, b'{"instances":[[[[', b"]]]]}"),
+    "TensorFlow Serving, columns": (f"/v1/models/{MODEL}:predict", ERROR, b'{"inputs":{"input":[[[[', b"]]]]}}"),
+    "SageMaker": ("/invocations", ERROR, b'{"instances":[[[[', b"]]]]}"),
+    "TorchServe": (f"/predictions/{MODEL}", {"code", "type", "message"}, b'{"data":[', b"]}"),
+}
+
+
+@pytest.fixture(params=OTHERS)
+def other(request):
+    return OTHERS[request.param]
+
+
+def refused_as(keys, answer, *statuses):
+    """The API's own error: its members, its status, one sentence."""
+    assert answer.status_code in statuses, (answer.status_code, answer.text[:300])
+    assert answer.headers["content-type"] == "application/json" and answer.json().keys() == keys, answer.text
+    sentence = answer.json().get("error") or answer.json()["message"]
+    assert isinstance(sentence, str) and 0 < len(sentence) <= 600, sentence
+
+
+def test_nonsense_gets_the_error_of_its_api(running, other):
+    path, keys, opening, closing = other
+    for body in (
+        b"",
+        b"{",
+        b"{}",
+        b'{"inputs":7}',
+        b"[" * 100_000,
+        opening + b"[" * 100_000,
+        opening + b"1e39" + closing,
+        opening + b"NaN" + closing,
+        opening + b'"' + b"!" * 1000 + b'"' + closing,
+        b"\xff\xd8\xff" + bytes(1000),
+        b"\0" * 1000,
+    ):
+        refused_as(keys, httpx.post(running.url + path, content=body, timeout=30), 400, 415, 422)
+    truncated = base64.b64encode(SAMPLE.tobytes())
+    refused_as(keys, httpx.post(running.url + path, content=truncated, headers={"content-type": "image/png"}), 400, 415, 422)
+
+
+def test_a_hundred_megabytes_get_the_error_of_its_api(running, large, cat, other):
+    path, keys, opening, closing = other
+    body = opening + hundred_megabytes() + closing
+    for target, statuses in ((running, [413]), (large, [400])):
+        answers_rightly(target, cat)
+        before = target.resident_mib()
+        refused_as(keys, httpx.post(target.url + path, content=body, timeout=60), *statuses)
+        answers_rightly(target, cat)
+        settles_below(target, before + KEPT_MIB)
+
+
 # --- gRPC messages
 
 

@@ -72,7 +72,7 @@ def test_refusals_tell_the_user_why(client, server, cat):
         (cat[:5000], {}, "image"),
         (b"not a photo", {"top_k": 1}, "image"),
         (cat, {"top_k": 0}, "top_k"),
-        (cat, {"top_k": -1}, "top_k"),
+        (cat, {"top_k": -1}, "-1"),
         (cat, {"function_to_apply": "cube"}, "cube"),
     ):
         with pytest.raises(HfHubHTTPError) as raised:

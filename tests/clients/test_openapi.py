@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import requests
 import schemathesis
@@ -15,10 +16,10 @@ from conftest import served
 from oracle import MODEL, PHOTOS
 
 SECONDS = os.environ.get("SCHEMATHESIS_SECONDS", "60")
-# What the program may say beside answers and refusals: it is busy or leaving.
+# What the server may say beside answers and refusals: that it is busy, and as KServe does, that it explains nothing.
 SETTINGS = """
 [checks]
-not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "503"]
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "501", "503"]
 """
 # Refusing what the schema forbids is checked, accepting all that it allows is not: a schema knows a string of bytes, and not
 # which strings are photos; a list of numbers, and not how many a model takes.
@@ -35,8 +36,9 @@ CHECKS = [
 
 def test_nothing_that_is_sent_gets_an_answer_outside_the_description(tmp_path):
     (tmp_path / "schemathesis.toml").write_text(SETTINGS)
-    # Loading and unloading are tried and refused, so that the model is there for the other routes.
-    with served("--model-control", "off") as running:
+    # Every route that there can be. Loading and unloading are tried and refused, so that the model stays for the others.
+    everything = ["--model", "builtin", "--model-control", "off", "--sagemaker-multi-model"]
+    with served(*everything, "--sagemaker-models-root", str(tmp_path)) as running:
         tool = pathlib.Path(sys.executable).with_name("schemathesis")
         command = [tool, "run", f"{running.url}/openapi.json", "--max-time", SECONDS, "--checks", ",".join(CHECKS)]
         command += ["--no-color", "--warnings", "off", "--continue-on-failure"]
@@ -71,15 +73,6 @@ def check(described, server, path, **request):
     described[route]["POST"].validate_response(answer)
 
 
-def test_answers_of_the_native_api_are_as_described(described, server, cat):
-    for request in (
-        {"data": cat},
-        {"files": [("images", cat), ("images", b"text")]},
-        {"json": {"image": base64.b64encode(cat).decode()}},
-    ):
-        check(described, server, "/api/v1/classify", **request)
-
-
 def test_answers_of_the_open_inference_protocol_are_as_described(described, server, cat, tensor):
     infer = "/v2/models/{name}/infer"
     classified = tensor | {"id": "7", "outputs": [{"name": "logits", "parameters": {"classification": 3}}]}
@@ -87,3 +80,24 @@ def test_answers_of_the_open_inference_protocol_are_as_described(described, serv
         check(described, server, infer, names={"name": MODEL}, json=request)
     check(described, server, infer, names={"name": PHOTOS}, data=cat, headers={"Inference-Header-Content-Length": "0"})
     check(described, server, "/v2/repository/index", data=b"")
+
+
+def test_answers_of_other_apis_are_as_described(described, server, cat, tensor):
+    photo, named = base64.b64encode(cat).decode(), {"names": {"name": MODEL}}
+    numbers = np.reshape(tensor["inputs"][0]["data"], tensor["inputs"][0]["shape"]).tolist()
+    predict = "/v1/models/{name}:predict"
+    for path, request in (
+        ("/", {"data": cat}),
+        ("/models/{name}", named | {"data": cat}),
+        ("/models/{name}", named | {"json": {"inputs": photo, "parameters": {"top_k": 2}}}),
+        (predict, named | {"json": {"instances": [{"b64": photo}, photo]}}),
+        (predict, named | {"json": {"instances": numbers}}),
+        (predict, named | {"json": {"inputs": [{"b64": photo}]}}),
+        (predict, named | {"json": {"inputs": {"input": numbers}}}),
+        ("/invocations", {"data": cat}),
+        ("/invocations", {"data": cat, "headers": {"Accept": "application/json;verbose"}}),
+        ("/invocations", {"json": {"image": photo}}),
+        ("/predictions/{name}", named | {"data": cat}),
+        ("/predictions/{name}", named | {"files": [("data", cat), ("data", cat)]}),
+    ):
+        check(described, server, path, **request)

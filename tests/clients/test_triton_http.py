@@ -1,6 +1,7 @@
 """What Triton's client does over HTTP only: JSON beside binary tensors, compressed bodies, raw requests, asyncio, and the
 calls of perf_analyzer, made by hand."""
 import asyncio
+import base64
 import itertools
 import json
 import struct
@@ -115,9 +116,13 @@ def test_parameters_of_every_json_type_come_back(client, cat):
     assert {name: told[name] for name in sent} == sent
 
 
-def test_a_photo_may_be_base64_free_json_text_only_if_it_is_text(infer):
-    """JSON strings hold UTF-8, so a photo never comes this way; the refusal must be about the photo."""
-    document = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["words"]}]}
+def test_json_takes_photos_as_base64(infer, cat):
+    """A JSON string is UTF-8, which no photo is."""
+    document = {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(cat).decode()]}]}
+    answer = httpx.post(infer[PHOTOS], json=document).raise_for_status()
+    label = next(output for output in answer.json()["outputs"] if output["name"] == "label")
+    assert np.ravel(label["data"]).tolist() == ["cat"]
+    document["inputs"][0]["data"] = ["words"]
     answer = httpx.post(infer[PHOTOS], json=document)
     assert answer.status_code == 400 and "image" in answer.json()["error"]
 
@@ -222,6 +227,17 @@ def test_many_requests_from_asyncio(running, cat):
             with pytest.raises(InferenceServerException) as raised:
                 await client.infer("nobody", [tensor(samples)])
             assert raised.value.status() == "404"
+
+    asyncio.run(main())
+
+
+def test_documents_come_unpacked_since_the_asyncio_client_unpacks_answers_of_infer_alone(tiny):
+    """It accepts gzip in every request all the same."""
+
+    async def main():
+        async with triton_aio.InferenceServerClient(tiny.address) as client:
+            statistics = await client.get_inference_statistics()
+            assert len(json.dumps(statistics)) > 4096, "or packing it would not be worth the while"
 
     asyncio.run(main())
 

@@ -14,7 +14,6 @@ use crate::http::App;
 use crate::http::asking::Item;
 use crate::http::error::{Problem, ProblemKind};
 use crate::http::forms;
-use crate::http::upload;
 use crate::models::Handle;
 use crate::pipeline::Engine;
 use crate::pipeline::infer::Activation;
@@ -67,7 +66,7 @@ pub(super) struct Parameters {
     pub max_predictions: Option<u32>,
     /// Vertex AI: classes below it are left out.
     #[serde(rename = "confidenceThreshold")]
-    pub confidence_threshold: Option<f64>,
+    pub confidence_threshold: Option<f32>,
 }
 
 /// A body, taken apart.
@@ -97,11 +96,13 @@ impl Document {
         deadline: Instant,
     ) -> Result<(Self, UploadShare), Problem> {
         let (engine, items_max) = (engine.clone(), app.limits.request_images_max);
-        let (document, share) = upload::in_pool(&app.pool, deadline, move || {
-            let document = Self::parse(&engine, &body, keys, items_max, &mut share);
-            (document, share)
-        })
-        .await?;
+        let (document, share) = app
+            .pool
+            .run(deadline, move || {
+                let document = Self::parse(&engine, &body, keys, items_max, &mut share);
+                (document, share)
+            })
+            .await?;
         Ok((document?, share))
     }
 

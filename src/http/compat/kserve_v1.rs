@@ -247,6 +247,7 @@ struct TensorShape {
 
 /// One dimension.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "TensorDim")]
 struct Dim {
     /// As a text; -1 is the batch.
     size: String,

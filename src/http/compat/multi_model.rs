@@ -84,6 +84,7 @@ fn look(id: &'static str, summary: &'static str) -> Operation {
 
 /// An empty object.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Done")]
 struct Empty {}
 
 /// `GET /models`, a page of them by name.
@@ -152,7 +153,7 @@ async fn load(State(app): State<App>, request: Request) -> Response {
 
 async fn load_from(app: &App, request: Request) -> Result<Response, Problem> {
     let Whole { bytes, share: _share, deadline } = upload::plain(request, &app.limits, &app.uploads).await?;
-    let parsed = upload::in_pool(&app.pool, deadline, move || serde_json::from_slice::<Load>(&bytes)).await?;
+    let parsed = app.pool.run(deadline, move || serde_json::from_slice::<Load>(&bytes)).await?;
     let Load { model_name, url } = parsed.map_err(|error| {
         let example = "{\"model_name\": \"...\", \"url\": \"/opt/ml/models/.../model\"}";
         Problem::new(

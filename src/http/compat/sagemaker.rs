@@ -17,10 +17,12 @@ use crate::http::asking::{self, Item};
 use crate::http::error::{Problem, ProblemKind, V2Error};
 use crate::http::forms::Upload;
 use crate::http::native;
+use crate::http::oip::{JsonPart, rendered};
 use crate::http::openapi::Operation;
 use crate::http::routes::Routes;
 use crate::http::upload::{self, Whole};
 use crate::models::Handle;
+use crate::oip::OipError;
 use crate::pipeline::{Ask, Engine};
 
 pub(super) fn routes() -> Routes {
@@ -40,8 +42,10 @@ pub(super) fn operation(id: &'static str) -> Operation {
         .body_bytes("application/octet-stream")
         .body_bytes("image/*")
         .body::<schema::Invocation>("application/json")
+        .body_bytes(V2_TYPE)
         .ok::<Value>("As the request")
         .ok_bytes("application/jsonlines", "A class a line")
+        .ok_bytes(V2_TYPE, "The answer of the Open Inference Protocol, to a body of that type")
         .errors::<V2Error>(&ASK_ERRORS)
         .errors::<V2Error>(&[406, 415, 422, 500])
 }
@@ -58,8 +62,10 @@ const KEYS: &[Key] = &[Key::Inputs, Key::Instances, Key::Image, Key::Images];
 
 /// Answers one invocation of a model.
 pub(super) async fn answer(app: &App, engine: Handle, request: Request) -> Result<Response, Problem> {
-    let accepted = Accepted::of(request.headers());
-    let accepted = match accepted {
+    if let Some(json) = v2_part(request.headers()) {
+        return v2(app, &engine, request, json).await;
+    }
+    let accepted = match Accepted::of(request.headers()) {
         Ok(accepted) => accepted,
         Err(problem) => {
             upload::refuse(request);
@@ -91,6 +97,44 @@ pub(super) async fn answer(app: &App, engine: Handle, request: Request) -> Resul
             native::respond(&engine, upload, ask).await
         }
     }
+}
+
+/// The type of bodies of the Open Inference Protocol with binary tensors: SageMaker strips the header that says how much of
+/// one is JSON, so that the type says it.
+const V2_TYPE: &str = "application/vnd.sagemaker-triton.binary+json";
+/// Its parameter: bytes of JSON.
+const V2_JSON_SIZE: &str = "json-header-size";
+
+/// How much of the body is JSON, if it is one of the Open Inference Protocol.
+fn v2_part(headers: &HeaderMap) -> Option<Result<JsonPart, OipError>> {
+    let mut parts = headers.get(header::CONTENT_TYPE)?.to_str().ok()?.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case(V2_TYPE) {
+        return None;
+    }
+    let size = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.eq_ignore_ascii_case(V2_JSON_SIZE));
+    Some(size.map_or(Ok(JsonPart::All), |(name, text)| {
+        let bad = || OipError::invalid(format!("{name} is {text:?}; it is the number of bytes of JSON"));
+        text.parse().map(JsonPart::Bytes).map_err(|_| bad())
+    }))
+}
+
+/// Answers such a body.
+async fn v2(
+    app: &App,
+    engine: &Engine,
+    request: Request,
+    json: Result<JsonPart, OipError>,
+) -> Result<Response, Problem> {
+    let spec = engine.spec();
+    let told = rendered(app, &spec.name, Some(&spec.version), request, json).await?;
+    let json_bytes = told.0.json_bytes;
+    let mut response = told.into_response();
+    if let Some(bytes) = json_bytes {
+        let content_type = format!("{V2_TYPE};{V2_JSON_SIZE}={bytes}");
+        let content_type = HeaderValue::try_from(content_type).expect("a number is a valid header value");
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    Ok(response)
 }
 
 /// Answers a bare photo.

@@ -82,7 +82,7 @@ async fn answer(app: &App, engine: Handle, request: Request) -> Result<Response,
             let mut share = share;
             share.grow(bytes.len() as u64)?;
             let parts = move || forms::parts_named(PART, content_type, bytes, images_max);
-            let photos: Vec<Bytes> = upload::in_pool(&app.pool, deadline, parts).await??;
+            let photos: Vec<Bytes> = app.pool.run(deadline, parts).await??;
             let one = photos.len() == 1;
             (photos.into_iter().map(Item::Photo).collect(), one, share)
         }
@@ -96,7 +96,7 @@ async fn answer(app: &App, engine: Handle, request: Request) -> Result<Response,
             let mut share = share;
             share.grow(bytes.len() as u64)?;
             let decode = move || forms::decode_base64(&String::from_utf8_lossy(&bytes));
-            let photo = upload::in_pool(&app.pool, deadline, decode).await??;
+            let photo = app.pool.run(deadline, decode).await??;
             (vec![Item::Photo(photo)], true, share)
         }
         (Form::Json | Form::Raw, Looks::Raw) => (vec![Item::Photo(bytes)], true, share),

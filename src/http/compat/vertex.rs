@@ -5,13 +5,14 @@
 //! `displayNames`, `confidences`, with the parameters `maxPredictions` and `confidenceThreshold`), which its client
 //! libraries read.
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router, middleware};
 use schemars::JsonSchema;
 use serde::Serialize;
+use tower::ServiceExt as _;
 
 use super::document::{Document, Key, Parameters};
 use super::ping::ping;
@@ -41,7 +42,12 @@ pub(in crate::http) fn before(inner: Router, app: &App) -> Router {
     let Some(routes) = app.vertex.as_ref().filter(|_| app.apis.has(Api::Vertex)) else { return inner };
     let observe = middleware::from_fn_with_state(app.clone(), crate::http::middleware::observe);
     let around = |methods: MethodRouter<App>| -> MethodRouter {
-        methods.layer(observe.clone()).fallback_service(inner.clone()).with_state(app.clone())
+        // The router would take the path that was matched here for a prefix of its own.
+        let unmatched = inner.clone().map_request(|mut request: Request| {
+            request.extensions_mut().remove::<MatchedPath>();
+            request
+        });
+        methods.layer(observe.clone()).fallback_service(unmatched).with_state(app.clone())
     };
     let router = if routes.predict == routes.health {
         Router::new().route(&routes.predict, around(post(predict).get(ping)))
@@ -91,7 +97,7 @@ struct Wanted {
     /// Classes, at most.
     classes: usize,
     /// Those below it are left out.
-    threshold: f64,
+    threshold: f32,
 }
 
 impl Wanted {
@@ -138,11 +144,11 @@ enum Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn of(outcome: &'a Outcome, threshold: f64) -> Self {
+    fn of(outcome: &'a Outcome, threshold: f32) -> Self {
         match outcome {
             Outcome::Output(row) => Self::Tensor(&row.values),
             Outcome::Classes(scored) => {
-                let sure = |class: &&Prediction| f64::from(class.score) >= threshold;
+                let sure = |class: &&Prediction| class.score >= threshold;
                 let classes: Vec<&Prediction> = scored.classification.predictions.iter().filter(sure).collect();
                 Self::Photo {
                     ids: classes.iter().map(|class| class.index.to_string()).collect(),

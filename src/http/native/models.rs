@@ -83,13 +83,16 @@ pub(super) struct Index {
     name: &'static str,
     /// Version of the program.
     version: &'static str,
+    /// `alive`, which clients of KServe v1 look for here.
+    status: &'static str,
     /// Method and path of each route, and a line about it.
     routes: BTreeMap<String, &'static str>,
 }
 
 /// `GET /`.
 pub(super) async fn index(Extension(document): Extension<Arc<Document>>) -> Json<Index> {
-    Json(Index { name: "residual", version: env!("CARGO_PKG_VERSION"), routes: document.index().clone() })
+    let routes = document.index().clone();
+    Json(Index { name: "residual", version: env!("CARGO_PKG_VERSION"), status: "alive", routes })
 }
 
 /// `GET /api/v1/models`.

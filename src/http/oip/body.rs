@@ -39,7 +39,8 @@ impl JsonPart {
             return Err(OipError::invalid("Inference-Header-Content-Length is given twice"));
         }
         let text = value.to_str().unwrap_or("not printable").trim();
-        text.parse().map(Self::Bytes).map_err(|_| {
+        let digits = Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.and_then(|digits| digits.parse().ok()).map(Self::Bytes).ok_or_else(|| {
             OipError::invalid(format!("Inference-Header-Content-Length is {text:?}; it is the number of bytes of JSON"))
         })
     }
@@ -99,6 +100,7 @@ impl Packed {
         };
         let (json, mut rest) = match self.json {
             JsonPart::Bytes(0) => {
+                share.grow(bytes.len() as u64)?;
                 let inputs = vec![raw_input(face, &bytes)?];
                 return Ok(Unpacked { request: request(inputs), binary: Binary { all: true, ..Binary::default() } });
             }

@@ -1,7 +1,5 @@
 //! The JSON of a request, and numbers in JSON -> the bytes of a tensor, without a tree of values between.
 
-use std::collections::BTreeMap;
-
 use axum::body::Bytes;
 use half::{bf16, f16};
 use schemars::JsonSchema;
@@ -9,6 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::bounded;
 use crate::oip::{Datatype, OipError, Parameters};
 
 /// A request's JSON. Members that the protocol does not have are left alone: KServe's client sends some.
@@ -18,13 +17,13 @@ pub(super) struct Document<'a> {
     /// Comes back in the answer.
     pub(super) id: Option<String>,
     /// Of the whole request.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::map")]
     pub(super) parameters: Parameters,
     /// What goes in.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "bounded::list")]
     pub(super) inputs: Vec<Input<'a>>,
     /// What is wanted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::list")]
     pub(super) outputs: Vec<Output>,
 }
 
@@ -35,12 +34,13 @@ pub(super) struct Input<'a> {
     /// As the model's metadata has it.
     pub(super) name: String,
     /// With the batch dimension.
+    #[serde(deserialize_with = "bounded::list")]
     pub(super) shape: Vec<i64>,
     /// Of its elements.
     #[schemars(with = "Datatype")]
     pub(super) datatype: String,
     /// `binary_data_size`: bytes of this input behind the JSON.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "bounded::map")]
     pub(super) parameters: Parameters,
     /// The values, flat or nested, if they are not behind the JSON.
     #[serde(borrow)]
@@ -55,8 +55,8 @@ pub(super) struct Output {
     /// As the model's metadata has it.
     pub(super) name: String,
     /// `binary_data`: behind the JSON instead of inside. `classification`: so many best classes instead of all values.
-    #[serde(default)]
-    pub(super) parameters: BTreeMap<String, crate::oip::Parameter>,
+    #[serde(default, deserialize_with = "bounded::map")]
+    pub(super) parameters: Parameters,
 }
 
 /// Reads `data` as `count` values of `datatype`, into little-endian bytes.
@@ -64,7 +64,9 @@ pub(super) struct Output {
 /// # Errors
 /// [`OipError`] if a value is none of that type, or there are more or fewer.
 pub(super) fn values(data: &RawValue, datatype: Datatype, count: usize) -> Result<Bytes, OipError> {
-    let mut values = Values { datatype, count, found: 0, raw: Vec::new() };
+    // As many as were charged: `count` is what a client claims, and a value in JSON has two bytes at least.
+    let room = datatype.bytes().map_or(0, |bytes| count.min(data.get().len() / 2 + 1) * bytes);
+    let mut values = Values { datatype, count, found: 0, raw: Vec::with_capacity(room) };
     let mut deserializer = serde_json::Deserializer::from_str(data.get());
     Value(&mut values)
         .deserialize(&mut deserializer)

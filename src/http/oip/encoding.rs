@@ -94,7 +94,12 @@ impl Encoding {
 fn read_all(mut from: impl Read, bytes_max: u64, share: &mut UploadShare) -> Result<Bytes, Problem> {
     let mut bytes = Vec::new();
     loop {
-        share.grow(STEP_BYTES as u64)?;
+        if bytes.capacity() - bytes.len() < STEP_BYTES {
+            // Doubled, and charged before it is there.
+            let more = bytes.capacity().max(STEP_BYTES);
+            share.grow(more as u64)?;
+            bytes.reserve_exact(bytes.capacity() - bytes.len() + more);
+        }
         let read = from.by_ref().take(STEP_BYTES as u64).read_to_end(&mut bytes).map_err(|error| {
             Problem::new(ProblemKind::BodyIncomplete, format!("the compressed body is broken: {error}"))
         })?;

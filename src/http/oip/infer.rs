@@ -1,9 +1,5 @@
 //! `POST /v2/models/{name}[/versions/{version}]/infer`.
 
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use tokio::sync::oneshot;
-
 use super::body::{JsonPart, Packed, Unpacked};
 use super::encoding::Encoding;
 use super::render::Rendered;
@@ -13,11 +9,14 @@ use crate::http::error::Problem;
 use crate::http::middleware::Report;
 use crate::http::upload::{self, Whole};
 use crate::oip::OipError;
-use crate::pipeline::ClassifyError;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 
 /// JSON up to this size is read where it is; more in the pool, since an async thread must not compute for long. 16 KiB
 /// take about 100 microseconds.
 const INLINE_JSON_BYTES_MAX: usize = 16 * 1024;
+/// A body that is copied is small up to this size: 256 KiB take about 20 microseconds.
+const INLINE_COPY_BYTES_MAX: usize = 256 * 1024;
 /// Answers whose values are up to this size are written where they are.
 const INLINE_ANSWER_BYTES_MAX: usize = 16 * 1024;
 
@@ -91,38 +90,24 @@ pub(in crate::http) async fn rendered(
         JsonPart::All => bytes.len(),
         JsonPart::Bytes(json) => json,
     };
-    let inline = encoding.is_none() && json_bytes <= INLINE_JSON_BYTES_MAX;
+    // A raw photo is copied behind its length.
+    let copied = if json == JsonPart::Bytes(0) { bytes.len() } else { 0 };
+    let inline = encoding.is_none() && json_bytes <= INLINE_JSON_BYTES_MAX && copied <= INLINE_COPY_BYTES_MAX;
     let packed = Packed { bytes, encoding, json, body_bytes_max: app.limits.body_bytes_max };
     let (name, version) = (name.to_owned(), version.map(str::to_owned));
+    let face_of_body = face.clone();
     let unpack = move || {
         let mut share = share;
-        let unpacked = packed.unpack(name, version, &face, &mut share);
+        let unpacked = packed.unpack(name, version, &face_of_body, &mut share);
         (unpacked, share)
     };
-    let (unpacked, _share) = if inline { unpack() } else { in_pool(app, deadline, unpack).await? };
+    let (unpacked, _share) = if inline { unpack() } else { app.pool.run(deadline, unpack).await? };
     let Unpacked { mut request, binary } = unpacked?;
     request.deadline = Some(deadline);
-    let answer = app.oip.infer(request).await?;
+    let answer = app.oip.infer_on(&face, request).await?;
     let report = Report { times: answer.times, ..Report::default() };
     let large = answer.outputs.iter().map(|output| output.raw.len()).sum::<usize>() > INLINE_ANSWER_BYTES_MAX;
     let render = move || Rendered::new(&answer, &binary, accepted);
-    let rendered = if large { in_pool(app, deadline, render).await? } else { render() };
+    let rendered = if large { app.pool.run(deadline, render).await? } else { render() };
     Ok(Told(rendered, report))
-}
-
-/// Computes beside the images that are prepared.
-async fn in_pool<T: Send + 'static>(
-    app: &App,
-    deadline: std::time::Instant,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    let (reply, answer) = oneshot::channel();
-    let work = move || {
-        // The caller may have left meanwhile.
-        if !reply.is_closed() {
-            let _ = reply.send(work());
-        }
-    };
-    app.pool.start(deadline, work).await?;
-    Ok(answer.await.map_err(|_| ClassifyError::Lost)?)
 }

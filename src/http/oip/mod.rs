@@ -1,11 +1,14 @@
 //! The Open Inference Protocol over HTTP: paths, JSON and the binary tensor extension. What the calls do is `crate::oip`'s.
 
 mod body;
+mod bounded;
 mod document;
 mod encoding;
 mod infer;
 mod render;
 mod routes;
+
+use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -16,10 +19,13 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(super) use body::JsonPart;
+pub(super) use infer::rendered;
 pub(super) use routes::routes;
 
 use super::App;
 use super::error::{Problem, ProblemKind};
+use super::limits::HttpLimits;
 use super::middleware::Report;
 use super::upload::{self, Whole};
 use crate::oip::{IndexEntry, ModelConfig, ModelMetadata, ModelStatistics, Oip, OipError, Parameters, ServerMetadata};
@@ -68,8 +74,12 @@ struct IndexRequest {
 #[serde(default)]
 struct ControlRequest {
     /// Of unloading, `unload_dependents` is taken and changes nothing: no model depends on another. Loading takes none.
+    #[serde(deserialize_with = "bounded::map")]
     parameters: Parameters,
 }
+
+/// A call that changes nothing but what is served has a body of a line.
+const CONTROL_BYTES_MAX: u64 = 64 * 1024;
 
 /// Name, or name and version, out of a path. What is no UTF-8 is no model's name either.
 pub(super) type Named<T> = Result<Path<T>, PathRejection>;
@@ -134,9 +144,8 @@ async fn server_metadata(State(app): State<App>) -> Json<ServerMetadata> {
 
 /// `GET /v2/models`.
 async fn models(State(app): State<App>) -> Json<ModelNames> {
-    let mut models: Vec<String> = app.oip.index(true).into_iter().map(|entry| entry.name).collect();
-    models.dedup();
-    Json(ModelNames { models })
+    let models: BTreeSet<String> = app.oip.index(true).into_iter().map(|entry| entry.name).collect();
+    Json(ModelNames { models: models.into_iter().collect() })
 }
 
 /// `GET /v2/models/{name}`.
@@ -213,21 +222,32 @@ async fn index(State(app): State<App>, request: Request) -> Result<Json<Vec<Inde
 
 /// `POST /v2/repository/models/{name}/load`.
 async fn load(State(app): State<App>, path: Named<String>, request: Request) -> Result<StatusCode, V2Problem> {
-    let ControlRequest { parameters } = control_body(&app, request).await?;
+    let ControlRequest { parameters } = permitted(&app, request).await?;
     app.oip.load(one(&path), &parameters).await?;
     Ok(StatusCode::OK)
 }
 
 /// `POST /v2/repository/models/{name}/unload`.
 async fn unload(State(app): State<App>, path: Named<String>, request: Request) -> Result<StatusCode, V2Problem> {
-    let ControlRequest { .. } = control_body(&app, request).await?;
+    let ControlRequest { .. } = permitted(&app, request).await?;
     app.oip.unload(one(&path)).await?;
     Ok(StatusCode::OK)
 }
 
+/// Whoever may not change what is served need not say how.
+async fn permitted(app: &App, request: Request) -> Result<ControlRequest, Problem> {
+    if let Err(error) = app.oip.may_change() {
+        upload::refuse(request);
+        return Err(error.into());
+    }
+    control_body(app, request).await
+}
+
 /// The JSON of a call that may leave it out, whatever its content type: clients send `{}` as bytes.
 async fn control_body<T: Default + serde::de::DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
-    let Whole { bytes, share: _share, .. } = upload::whole(request, &app.limits, &app.uploads).await?;
+    let body_bytes_max = app.limits.body_bytes_max.min(CONTROL_BYTES_MAX);
+    let limits = HttpLimits { body_bytes_max, ..app.limits };
+    let Whole { bytes, share: _share, .. } = upload::whole(request, &limits, &app.uploads).await?;
     if bytes.trim_ascii().is_empty() {
         return Ok(T::default());
     }

@@ -13,7 +13,7 @@ const MODEL_ERRORS: [u16; 2] = [404, 503];
 /// What a body may meet on its way in.
 const BODY_ERRORS: [u16; 4] = [400, 408, 413, 503];
 /// What an inference may meet.
-const INFER_ERRORS: [u16; 8] = [400, 404, 408, 413, 415, 422, 503, 504];
+const INFER_ERRORS: [u16; 8] = [400, 404, 408, 413, 415, 500, 503, 504];
 
 /// The routes of this API.
 pub(in crate::http) fn routes() -> Routes {
@@ -37,9 +37,12 @@ pub(in crate::http) fn routes() -> Routes {
             .errors::<V2Error>(&MODEL_ERRORS)
     };
     let statistics = |id| {
-        look(id, "What a model has done since it was loaded; images count, not requests")
-            .ok::<Statistics>("Sums of counts and times")
-            .errors::<V2Error>(&MODEL_ERRORS)
+        look(
+            id,
+            "What a model has done since it was loaded: requests by how they ended, images by where their time went",
+        )
+        .ok::<Statistics>("Sums of counts and times")
+        .errors::<V2Error>(&MODEL_ERRORS)
     };
     let infer_of = |id| {
         look(id, "Run a model")

@@ -118,9 +118,10 @@ impl Engine {
         answer
     }
 
-    /// Counts a request, which may bring many images, once it is answered or has failed. `started` is when it was admitted.
-    pub fn count_request(&self, started: Instant, ok: bool) {
-        self.metrics.request(ok, started.elapsed());
+    /// Counts a request, which may bring many images: as failed when it is dropped, unless it was [`Counted::ok`].
+    #[must_use]
+    pub fn counted(&self) -> Counted<'_> {
+        Counted { engine: self, started: Instant::now(), ok: false }
     }
 
     fn count(&self, outcome: Result<&StageTimes, &ClassifyError>) {
@@ -128,6 +129,27 @@ impl Engine {
             Ok(times) => self.metrics.image_ok(times),
             Err(error) => self.metrics.image_failed(error.code()),
         }
+    }
+}
+
+/// A request in the statistics of its model.
+#[derive(Debug)]
+pub struct Counted<'a> {
+    engine: &'a Engine,
+    started: Instant,
+    ok: bool,
+}
+
+impl Counted<'_> {
+    /// It was answered.
+    pub fn ok(mut self) {
+        self.ok = true;
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.engine.metrics.request(self.ok, self.started.elapsed());
     }
 }
 

@@ -2,11 +2,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::http::App;
+use crate::http::{App, MultiModel, VertexRoutes};
 
-/// The description of every API there is.
+/// The description of every API there is, those of platforms as well.
 fn document() -> Value {
-    serde_json::from_slice(&crate::http::routes(&App::empty()).document().json()).unwrap()
+    let multi_model = MultiModel { root: "/opt/ml/models".into() };
+    let vertex = VertexRoutes { predict: "/vertex/predict".to_owned(), health: "/vertex/health".to_owned() };
+    let app = App::empty().on_platform(Some(multi_model), Some(vertex));
+    serde_json::from_slice(&crate::http::routes(&app).document().json()).unwrap()
 }
 
 /// Every operation, with its method and path.
@@ -80,6 +83,17 @@ fn every_reference_leads_somewhere_and_every_type_is_used() {
     });
     let types = document["components"]["schemas"].as_object().unwrap();
     assert_eq!(types.keys().cloned().collect::<BTreeSet<_>>(), used);
+}
+
+#[test]
+fn no_two_types_share_a_name() {
+    let document = document();
+    let types = document["components"]["schemas"].as_object().unwrap();
+    for name in types.keys() {
+        // A second type of one name gets a number behind it.
+        let first = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        assert!(first == name || !types.contains_key(first), "{name} wants #[schemars(rename)]");
+    }
 }
 
 #[test]
