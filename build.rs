@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // The contents of tensors stay views into the message that brought them.
         .bytes(".")
+        .codec_path("crate::grpc::codec::Protobuf")
         .build_transport(false)
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -7,18 +7,22 @@
 pub mod file;
 pub mod limits;
 pub mod platform;
+mod values;
 
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::builder::{BoolishValueParser, PossibleValuesParser, RangedU64ValueParser, TypedValueParser as _};
+use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Command, FromArgMatches as _, ValueEnum};
 use humantime::Duration as Time;
+
+pub(crate) use values::{count, positive_duration};
 
 use crate::apis::Apis;
 use crate::pipeline::decode::ScaledDecode;
 use crate::pipeline::infer::{CudnnSearch, PrecisionChoice, ProviderChoice};
 use crate::zoo::{PresetChoice, Wanted};
+use values::{duration, message_size, route, size, size_text};
 
 /// Everything `residual serve` can be told.
 #[derive(Debug, Clone, Args)]
@@ -423,59 +427,3 @@ impl ModelSettings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("settings: {0}")]
 pub struct SettingsError(String);
-
-pub(crate) fn count(min: u64, max: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(min..=max)
-}
-
-fn duration(text: &str) -> Result<Time, String> {
-    text.parse()
-        .map_err(|error: humantime::DurationError| format!("{error}; write a time with its unit: 250ms, 10s, 2min"))
-}
-
-pub(crate) fn positive_duration(text: &str) -> Result<Time, String> {
-    duration(text).and_then(|value| if value.is_zero() { Err("must be above 0s".to_owned()) } else { Ok(value) })
-}
-
-/// A path that a route can have as it is: the router gives braces a meaning of their own.
-fn route(text: &str) -> Result<String, String> {
-    let is_plain = |c: char| c.is_ascii_graphic() && !"{}*?#%".contains(c);
-    if text.starts_with('/') && text.chars().all(is_plain) {
-        Ok(text.to_owned())
-    } else {
-        Err("write a path that begins with a slash and has no spaces, braces, '*', '?', '#' or '%'".to_owned())
-    }
-}
-
-fn size(text: &str) -> Result<ByteSize, String> {
-    let size: ByteSize = text.parse().map_err(|_| "write a size with its unit: 512KiB, 20MiB, 1GiB".to_owned())?;
-    if size.as_u64() == 0 { Err("must be above 0".to_owned()) } else { Ok(size) }
-}
-
-/// A size that the head of a gRPC message can say.
-fn message_size(text: &str) -> Result<ByteSize, String> {
-    let size = size(text)?;
-    let max = limits::GRPC_MESSAGE_BYTES_LIMIT;
-    if size > max { Err(format!("must be at most {}, as protobuf has it", size_text(max))) } else { Ok(size) }
-}
-
-/// A size as people write it on a command line: `20MiB`, without the space that would need quotes.
-fn size_text(size: ByteSize) -> String {
-    size.to_string().replace(".0 ", "").replace(' ', "")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_times_need_a_number_above_zero() {
-        assert_eq!(size("20MiB"), Ok(ByteSize::mib(20)));
-        assert_eq!(size(&size_text(ByteSize::mib(20))), Ok(ByteSize::mib(20)));
-        assert!(size("twenty").unwrap_err().contains("20MiB"));
-        assert_eq!(size("0").unwrap_err(), "must be above 0");
-        assert_eq!(duration("250ms").map(|time| time.as_millis()), Ok(250));
-        assert!(duration("250").unwrap_err().contains("with its unit"));
-        assert_eq!(positive_duration("0s").unwrap_err(), "must be above 0s");
-    }
-}

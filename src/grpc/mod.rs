@@ -2,6 +2,7 @@
 //! nothing about images or models.
 
 mod call;
+mod codec;
 mod config;
 mod deadline;
 mod health;

@@ -138,31 +138,35 @@ fn for_each_field(
     mut message: &[u8],
     mut visit: impl FnMut(u32, Value<'_>) -> Result<(), MessageError>,
 ) -> Result<(), MessageError> {
-    let broken = |_| MessageError::Broken("a field's head is broken");
+    let headless = |_| broken("a field's head is broken");
     while !message.is_empty() {
-        let (field, wire) = decode_key(&mut message).map_err(broken)?;
+        let (field, wire) = decode_key(&mut message).map_err(headless)?;
         let value = match wire {
             WireType::Varint => {
-                decode_varint(&mut message).map_err(broken)?;
+                decode_varint(&mut message).map_err(headless)?;
                 Value::Number
             }
             WireType::ThirtyTwoBit => taken(&mut message, 4).map(|_| Value::Number)?,
             WireType::SixtyFourBit => taken(&mut message, 8).map(|_| Value::Number)?,
             WireType::LengthDelimited => {
-                let len = decode_varint(&mut message).map_err(broken)?;
+                let len = decode_varint(&mut message).map_err(headless)?;
                 Value::Bytes(taken(&mut message, len)?)
             }
             // No version of the protocol ever had any.
-            WireType::StartGroup | WireType::EndGroup => return Err(MessageError::Broken("it has a group")),
+            WireType::StartGroup | WireType::EndGroup => return Err(broken("it has a group")),
         };
         visit(field, value)?;
     }
     Ok(())
 }
 
+fn broken(what: &str) -> MessageError {
+    MessageError::Broken(what.to_owned())
+}
+
 fn taken<'a>(message: &mut &'a [u8], len: u64) -> Result<&'a [u8], MessageError> {
     let split = usize::try_from(len).ok().and_then(|len| message.split_at_checked(len));
-    let (taken, rest) = split.ok_or(MessageError::Broken("a field is longer than its message"))?;
+    let (taken, rest) = split.ok_or_else(|| broken("a field is longer than its message"))?;
     *message = rest;
     Ok(taken)
 }

@@ -37,7 +37,7 @@ pub(super) enum MessageError {
     #[error("a second message came; this call takes one")]
     Second,
     #[error("the message is no message of this call: {0}")]
-    Broken(&'static str),
+    Broken(String),
     #[error(transparent)]
     UploadsFull(#[from] UploadsFull),
     #[error("the message did not arrive within {0:?}")]

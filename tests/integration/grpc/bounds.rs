@@ -24,8 +24,8 @@ const MEMORY: &str = "residual_upload_memory_bytes";
 const QUEUE: &str = "residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"}";
 
 /// A packed message with its head.
-fn packed(message: Vec<u8>) -> Vec<u8> {
-    let mut framed = framed(&message);
+fn packed(message: &[u8]) -> Vec<u8> {
+    let mut framed = framed(message);
     framed[0] = 1;
     framed
 }
@@ -67,17 +67,17 @@ async fn packed_messages_are_unpacked_within_the_same_bound() {
     let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
     zlib.write_all(&message).unwrap();
     for (encoding, bytes) in [("gzip", gzip(&message)), ("deflate", zlib.finish().unwrap())] {
-        let body = pieces([packed(bytes)]);
+        let body = pieces([packed(&bytes)]);
         assert_eq!(connection.status(INFER, &[("grpc-encoding", encoding)], body).await.0, Code::Ok, "{encoding}");
     }
     // An announced packing does not oblige.
     let plain = pieces([framed(&message)]);
     assert_eq!(connection.status(INFER, &[("grpc-encoding", "gzip")], plain).await.0, Code::Ok);
     for (encoding, body, code, says) in [
-        ("gzip", packed(gzip(&vec![0; 1 << 20])), Code::ResourceExhausted, "more than 20480 bytes"),
-        ("gzip", packed(b"no gzip".to_vec()), Code::InvalidArgument, "cannot be unpacked"),
-        ("zstd", packed(message.clone()), Code::Unimplemented, "gzip or deflate"),
-        ("identity", packed(message), Code::Internal, ""),
+        ("gzip", packed(&gzip(&vec![0; 1 << 20])), Code::ResourceExhausted, "more than 20480 bytes"),
+        ("gzip", packed(b"no gzip"), Code::InvalidArgument, "cannot be unpacked"),
+        ("zstd", packed(&message), Code::Unimplemented, "gzip or deflate"),
+        ("identity", packed(&message), Code::Internal, ""),
     ] {
         let (found, text) = connection.status(INFER, &[("grpc-encoding", encoding)], pieces([body])).await;
         assert_eq!(found, code, "{encoding}: {text}");
@@ -138,6 +138,10 @@ async fn a_body_that_ends_within_a_message_is_said_to() {
         (INFER, vec![message.clone(), message.clone()], "a second message came"),
         (INFER, vec![framed(&[0x2a, 200])], "is no message of this call"),
         (INFER, vec![framed(&[0x0b])], "is no message of this call"),
+        // A name that is no text, and one that is a number.
+        (INFER, vec![framed(&[0x0a, 1, 0xff])], "not UTF-8"),
+        (INFER, vec![framed(&[0x08, 1])], "invalid wire type"),
+        ("/inference.GRPCInferenceService/ModelReady", vec![framed(&[0x08, 1])], "invalid wire type"),
     ] {
         let (code, text) = connection.status(path, &[], pieces(body)).await;
         assert_eq!(code, Code::InvalidArgument, "{text}");
