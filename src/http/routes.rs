@@ -93,9 +93,11 @@ impl Routes {
         self
     }
 
-    /// Describes an operation that something before the router answers.
+    /// Describes an operation that something before the router answers. The router answers the other methods of its path.
     pub(super) fn elsewhere(mut self, method: Method, path: impl Into<String>, operation: Operation) -> Self {
-        self.table.push(Route { method, path: path.into(), operation });
+        let path = path.into();
+        self.methods.entry(path.clone()).or_default().push(method.clone());
+        self.table.push(Route { method, path, operation });
         self
     }
 
@@ -121,13 +123,24 @@ impl Routes {
         let allow: HashMap<String, String> =
             self.methods.into_iter().map(|(path, methods)| (path, fallback::allow(&methods))).collect();
         let allow = Arc::new(allow);
+        let of_matched = Arc::clone(&allow);
         let wrong_method = move |request: Request| {
             let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-            let allow = allow.get(path).cloned().unwrap_or_default();
+            let allow = of_matched.get(path).cloned().unwrap_or_default();
             async move { fallback::method_not_allowed(request, &allow).await }
         };
+        // A path that the router does not have may be described all the same: another method is answered elsewhere.
+        let no_route = move |request: Request| {
+            let allow = allow.get(request.uri().path()).cloned();
+            async move {
+                match allow {
+                    Some(allow) => fallback::method_not_allowed(request, &allow).await,
+                    None => fallback::not_found(request).await,
+                }
+            }
+        };
         self.router
-            .fallback(fallback::not_found)
+            .fallback(no_route)
             .method_not_allowed_fallback(wrong_method)
             .layer(Extension(document))
             .layer(middleware::from_fn_with_state(app.clone(), super::middleware::observe))
@@ -249,6 +262,7 @@ mod tests {
         Routes::new()
             .get("/v2/x/{part}", async || "x", look("x").path("part", "A part of it."))
             .post("/v2/x/{part}", async || "posted x", look("y").path("part", "A part of it."))
+            .elsewhere(Method::POST, "/before", look("before"))
             .under("/v1/models/{*path}", |under| {
                 under
                     .post("/v1/models/{name}:predict", say("predict"), predict("predict"))
@@ -286,6 +300,7 @@ mod tests {
             ("GET", "/v1/models/resnet:predict", "POST"),
             ("POST", "/v1/models/resnet", "GET, HEAD, DELETE"),
             ("PATCH", "/v2/x/y", "GET, HEAD, POST"),
+            ("GET", "/before", "POST"),
         ] {
             let (status, allow, _) = ask(method, path).await;
             assert_eq!((status, allow.as_deref()), (StatusCode::METHOD_NOT_ALLOWED, Some(allowed)), "{path}");
@@ -293,12 +308,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn below_v2_an_error_has_the_shape_of_v2() {
+    async fn a_path_that_nobody_has_is_answered_in_the_words_of_its_api() {
         assert_eq!(ask("DELETE", "/v2/x/y").await.2, json!({ "error": "Method Not Allowed" }).to_string());
         assert_eq!(ask("GET", "/v2/nothing").await.2, json!({ "error": "Not Found" }).to_string());
         let (status, _, body) = ask("GET", "/v1/models/a/b").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
-        assert!(body.contains("\"code\":\"not_found\""), "{body}");
+        assert!(body.starts_with("{\"error\":\"there is nothing at /v1/models/a/b"), "{body}");
+        assert!(ask("GET", "/nothing").await.2.contains("\"code\":\"not_found\""));
     }
 
     #[test]
@@ -307,7 +323,7 @@ mod tests {
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(
             paths.iter().map(|(path, item)| (path.as_str(), item.as_object().unwrap().len())).collect::<Vec<_>>(),
-            [("/v1/models/{name}", 2), ("/v1/models/{name}:predict", 1), ("/v2/x/{part}", 2)]
+            [("/before", 1), ("/v1/models/{name}", 2), ("/v1/models/{name}:predict", 1), ("/v2/x/{part}", 2)]
         );
         insta::assert_json_snapshot!(paths["/v1/models/{name}:predict"]["post"]);
     }
