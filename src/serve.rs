@@ -118,7 +118,8 @@ impl Server {
             request_bytes_max: limits.body_bytes_max,
             request_timeout: limits.request_timeout,
             model_control: match settings.models.model_control {
-                ModelControl::Auto => ports.http().ip().is_loopback(),
+                // A platform whose models come and go by calls asks for it.
+                ModelControl::Auto => ports.http().ip().is_loopback() || settings.platforms.sagemaker_multi_model,
                 ModelControl::On => true,
                 ModelControl::Off => false,
             },

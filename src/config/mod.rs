@@ -18,7 +18,7 @@ use humantime::Duration as Time;
 
 pub(crate) use values::{count, positive_duration};
 
-use crate::apis::Apis;
+use crate::apis::{Api, Apis};
 use crate::pipeline::decode::ScaledDecode;
 use crate::pipeline::infer::{CudnnSearch, PrecisionChoice, ProviderChoice};
 use crate::zoo::{PresetChoice, Wanted};
@@ -393,6 +393,15 @@ impl Settings {
                 ),
             ),
         ];
+        for (set, setting, api) in [
+            (self.platforms.sagemaker_multi_model, "sagemaker_multi_model", Api::Sagemaker),
+            (self.platforms.vertex_predict_route.is_some(), "vertex_predict_route", Api::Vertex),
+        ] {
+            if set && !http.apis.has(api) {
+                let name = api.name();
+                return Err(SettingsError(format!("{setting} is set and apis lacks {name}: nobody could ask for it")));
+            }
+        }
         if self.platforms.vertex_health_route.is_some() && self.platforms.vertex_predict_route.is_none() {
             let text = "vertex_health_route is set and vertex_predict_route is not: Vertex AI asks at both";
             return Err(SettingsError(text.to_owned()));

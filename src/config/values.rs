@@ -22,10 +22,10 @@ pub(crate) fn positive_duration(text: &str) -> Result<Time, String> {
 /// A path that a route can have as it is: the router gives braces a meaning of their own.
 pub(super) fn route(text: &str) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_graphic() && !"{}*?#%".contains(c);
-    if text.starts_with('/') && text.chars().all(is_plain) {
+    if text.starts_with('/') && text.chars().all(is_plain) && !text.contains("/:") {
         Ok(text.to_owned())
     } else {
-        Err("write a path that begins with a slash and has no spaces, braces, '*', '?', '#' or '%'".to_owned())
+        Err("write a path that begins with a slash and has no spaces, braces, '*', '?', '#', '%' or \"/:\"".to_owned())
     }
 }
 

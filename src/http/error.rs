@@ -126,7 +126,7 @@ impl ProblemKind {
             ErrorKind::NotFound => (S::NOT_FOUND, "No such thing"),
             ErrorKind::Forbidden => (S::FORBIDDEN, "Clients may not do this here"),
             ErrorKind::Unsupported => (S::BAD_REQUEST, "This use of the call is not offered"),
-            ErrorKind::LoadFailed => (S::BAD_REQUEST, "The model could not be loaded"),
+            ErrorKind::LoadFailed => (S::UNPROCESSABLE_ENTITY, "The model could not be loaded"),
             ErrorKind::Unavailable => (S::SERVICE_UNAVAILABLE, "The server cannot answer now"),
             ErrorKind::DeadlineExceeded => (S::GATEWAY_TIMEOUT, "The answer would be too late"),
             ErrorKind::Internal => (S::INTERNAL_SERVER_ERROR, "The server failed"),

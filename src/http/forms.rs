@@ -218,7 +218,9 @@ pub(super) fn decode_base64(text: &str) -> Result<Bytes, Problem> {
     // The base64 tool wraps lines.
     let unwrapped: String;
     let payload = if payload.bytes().any(|byte| byte.is_ascii_whitespace()) {
-        unwrapped = payload.split_ascii_whitespace().collect();
+        let mut text = String::with_capacity(payload.len());
+        text.extend(payload.split_ascii_whitespace());
+        unwrapped = text;
         &unwrapped
     } else {
         payload

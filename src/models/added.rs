@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::work::Work;
-use super::{LoadError, Models};
+use super::{Changes, LoadError, Models};
 use crate::machine::memory;
 use crate::zoo::{Place, Wanted, is_name};
 
@@ -16,6 +16,9 @@ const BYTES_BESIDE: u64 = 64 * 1024 * 1024;
 /// Files of one model that are weighed. A model directory has a dozen.
 const FILES_MAX: usize = 4096;
 
+/// Longest name that a client may choose.
+const NAME_LEN_MAX: usize = 128;
+
 /// Why a model was not added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
@@ -26,7 +29,7 @@ pub enum AddError {
         name: String,
     },
     /// No name for a model.
-    #[error("the name is {name:?}; it must be letters, digits, '.', '_' and '-'")]
+    #[error("the name is {name:?}; it must be at most {NAME_LEN_MAX} letters, digits, '.', '_' and '-'")]
     Name {
         /// The name.
         name: String,
@@ -67,7 +70,7 @@ impl Models {
     /// # Errors
     /// [`AddError`]; then nothing has changed.
     pub fn add(&self, name: &str, url: &str, root: &Path) -> Result<(), AddError> {
-        if !is_name(name) {
+        if !is_name(name) || name.len() > NAME_LEN_MAX {
             return Err(AddError::Name { name: name.to_owned() });
         }
         let mut work = self.lock();
@@ -90,7 +93,6 @@ impl Models {
         let mut work = self.lock();
         let work = work.as_mut().filter(|_| self.roster().added.contains_key(name));
         let work = work.ok_or_else(|| LoadError::unknown(name))?;
-        self.publish(|roster| drop(roster.added.remove(name)));
         work.remove(self, name);
         Ok(())
     }
@@ -110,12 +112,17 @@ impl Work {
 
     fn add(&mut self, models: &Models, name: &str, path: PathBuf) -> Result<(), LoadError> {
         self.source.wanted.push(Wanted { name: Some(name.to_owned()), place: Place::Path(path) });
-        self.load(models, name).map(drop).inspect_err(|_| self.remove(models, name))
+        self.load(models, name).map(drop).inspect_err(|_| drop(self.remove(models, name)))
     }
 
-    fn remove(&mut self, models: &Models, name: &str) {
+    /// Forgets a model that was added, with all that was counted of it: clients choose such names, and they must not fill the
+    /// page of metrics.
+    pub(super) fn remove(&mut self, models: &Models, name: &str) -> Changes {
+        models.publish(|roster| drop(roster.added.remove(name)));
         self.source.wanted.retain(|wanted| wanted.name.as_deref() != Some(name));
-        self.forget_model(models, name);
+        let changes = self.forget_model(models, name);
+        self.starter.metrics.forget_series(name);
+        changes
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) enum Scope {
 #[derive(Debug)]
 pub(super) struct Work {
     pub(super) source: Source,
-    starter: Starter,
+    pub(super) starter: Starter,
     /// How the files looked when each version was loaded, or when that was tried.
     tried: BTreeMap<Id, Tried>,
     /// How the files looked at the last call of [`Work::watch`].
@@ -263,6 +263,9 @@ impl Work {
     pub(super) fn unload(&mut self, models: &Models, name: &str) -> Result<Changes, LoadError> {
         if !models.rows().iter().any(|row| row.name == name) {
             return Err(LoadError::unknown(name));
+        }
+        if models.roster().added.contains_key(name) {
+            return Ok(self.remove(models, name));
         }
         let changes = self.forget_model(models, name);
         self.unloaded.insert(name.to_owned());

@@ -1,8 +1,10 @@
 //! Prometheus metrics, in base units (seconds, bytes, images). The names and labels are documented in `docs/METRICS.md`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::core::{Collector as _, MetricVec, MetricVecBuilder};
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -162,6 +164,31 @@ impl Metrics {
         }
     }
 
+    /// Takes every series of a model off the page: one that a client added and removed again. Names that clients choose would
+    /// fill the page otherwise.
+    pub fn forget_series(&self, model: &str) {
+        fn forget<T: MetricVecBuilder>(family: &MetricVec<T>, model: &str) {
+            let of_model = |metric: &&prometheus::proto::Metric| {
+                metric.get_label().iter().any(|label| label.name() == "model" && label.value() == model)
+            };
+            for gathered in family.collect() {
+                for metric in gathered.get_metric().iter().filter(of_model) {
+                    let labels: HashMap<&str, &str> =
+                        metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+                    // Nobody else removes series, and one that is gone is no harm.
+                    let _ = family.remove(&labels);
+                }
+            }
+        }
+        forget(&self.requests, model);
+        forget(&self.images, model);
+        forget(&self.stage_seconds, model);
+        forget(&self.batch_images, model);
+        forget(&self.runs, model);
+        forget(&self.queue_images, model);
+        forget(&self.model_info, model);
+    }
+
     /// All families in the Prometheus text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
@@ -263,6 +290,25 @@ impl ModelMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_that_was_removed_leaves_no_series() {
+        let metrics = Metrics::new();
+        let before = metrics.render().len();
+        for n in 0..50 {
+            let name = format!("client-{n}");
+            let model = metrics.model(&name, "1");
+            model.image_ok(&StageTimes::default());
+            model.image_failed("broken_image");
+            model.run(1, 2, Duration::ZERO);
+            metrics.request("/invocations", &name, "ok", Duration::ZERO);
+            metrics.forget_series(&name);
+        }
+        let text = metrics.render();
+        assert!(!text.contains("client-"), "{text}");
+        // The time of a route has no model, and one route has been asked.
+        assert!(text.len() < before + 8 * 1024, "{text}");
+    }
 
     #[test]
     fn an_image_shows_in_every_stage_once() {

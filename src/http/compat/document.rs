@@ -58,15 +58,26 @@ impl Key {
 #[serde(default)]
 pub(super) struct Parameters {
     /// Classes in the answer.
+    #[serde(deserialize_with = "whole")]
     pub top_k: Option<u32>,
     /// Hugging Face: what is done to the values of the output.
     pub function_to_apply: Option<Activation>,
     /// Vertex AI: classes in the answer, at most.
-    #[serde(rename = "maxPredictions")]
+    #[serde(rename = "maxPredictions", deserialize_with = "whole")]
     pub max_predictions: Option<u32>,
     /// Vertex AI: classes below it are left out.
     #[serde(rename = "confidenceThreshold")]
     pub confidence_threshold: Option<f32>,
+}
+
+/// A number of classes. Vertex AI carries parameters as floats, and some clients write them so.
+fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within the bounds")]
+        return Ok(Some(number as u32));
+    }
+    Err(D::Error::custom(format_args!("top_k or maxPredictions is {number}; it is a whole number of classes")))
 }
 
 /// A body, taken apart.
@@ -119,6 +130,8 @@ impl Document {
                 format!("the body is not the JSON that is expected: {error}; {}", example(keys)),
             )
         };
+        // What a photo's text holds while it is taken apart: JSON's escapes and line breaks are taken out of a copy.
+        share.grow(body.len() as u64)?;
         let mut reader = Reader::new(engine, items_max, share);
         let mut top = Top { reader: &mut reader, keys, found: None, parameters: Parameters::default() };
         let mut parser = serde_json::Deserializer::from_slice(body);

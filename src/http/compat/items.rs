@@ -86,6 +86,9 @@ impl<'a> Reader<'a> {
     }
 
     fn photo<E: serde::de::Error>(&mut self, base64: &str) -> Result<(), E> {
+        if self.items.len() == self.items_max {
+            return Err(self.fail(forms::too_many_images(self.items_max)));
+        }
         let photo = forms::decode_base64(base64);
         let bytes = photo.as_ref().map_or(0, bytes::Bytes::len);
         self.push(photo.map(Item::Photo), bytes)
@@ -208,6 +211,9 @@ impl Value<'_, '_> {
         let mut was = Was::Nothing;
         while let Some(name) = map.next_key::<String>()? {
             if name == "b64" {
+                if was != Was::Nothing {
+                    return Err(reader.wrong_members(2));
+                }
                 was = map.next_value_seed(Value { reader: &mut *reader, place: Place::Member { named: true } })?;
             } else {
                 map.next_value::<IgnoredAny>()?;

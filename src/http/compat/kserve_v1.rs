@@ -23,6 +23,7 @@ use crate::http::routes::Routes;
 use crate::http::template::Captured;
 use crate::http::upload::{self, Whole};
 use crate::models::{Handle, Row, State as ModelState};
+use crate::oip::image_name;
 use crate::oip::{Datatype, TensorMetadata};
 use crate::pipeline::{Ask, Engine, Prediction};
 use crate::telemetry::StageTimes;
@@ -75,13 +76,14 @@ struct Target {
 impl Target {
     /// What a path says. Version 0 is what clients say that always name one and mean none, unless there is such a version.
     fn of(app: &App, captured: &Captured) -> Self {
-        let has_zero = || app.models.rows().iter().any(|row| row.version.as_str() == "0");
+        let name = captured.get("name");
+        let has_zero = || app.models.rows().iter().any(|row| row.version.as_str() == "0" && is_of(row, name));
         let version = match captured.get("version") {
             "" => None,
             "0" if !has_zero() => None,
             version => Some(version.to_owned()),
         };
-        Self { name: captured.get("name").to_owned(), version }
+        Self { name: name.to_owned(), version }
     }
 
     /// The model, by the name of one of its faces as in the Open Inference Protocol: both take photos and tensors here.
@@ -163,7 +165,10 @@ fn state_of(app: &App, target: &Target) -> Result<Status, Problem> {
     let name = match target.find(app) {
         Ok(engine) => engine.spec().name.clone(),
         // It is there and not ready, which is an answer here.
-        Err(problem) if problem.kind().code() == "model_unavailable" => target.name.clone(),
+        Err(problem) if problem.kind().code() == "model_unavailable" => {
+            let rows = app.models.rows();
+            rows.into_iter().find(|row| is_of(row, &target.name)).map_or_else(|| target.name.clone(), |row| row.name)
+        }
         Err(problem) => return Err(problem),
     };
     let wanted =
@@ -174,6 +179,11 @@ fn state_of(app: &App, target: &Target) -> Result<Status, Problem> {
         ready: app.oip.is_model_ready(&name, target.version.as_deref()),
         model_version_status: rows.iter().rev().map(version_status).collect(),
     })
+}
+
+/// The model goes by this name, or its photo side does.
+fn is_of(row: &Row, name: &str) -> bool {
+    row.name == name || image_name(&row.name) == name
 }
 
 fn version_status(row: &Row) -> VersionStatus {

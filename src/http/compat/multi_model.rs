@@ -21,7 +21,7 @@ use crate::http::openapi::Operation;
 use crate::http::routes::{Routes, Under};
 use crate::http::template::Captured;
 use crate::http::upload::{self, Whole};
-use crate::models::{AddError, NotServed};
+use crate::models::{AddError, LoadError, NotServed};
 
 /// Models of one page of the list.
 const PAGE_LEN: usize = 100;
@@ -60,7 +60,7 @@ pub(super) fn routes() -> Routes {
         .description("Its url is a path below the directory of --sagemaker-models-root.")
         .body::<Load>("application/json")
         .ok::<Listed>("It answers")
-        .errors::<V2Error>(&[400, 408, 409, 413, 415, 422, 503, 504, 507]);
+        .errors::<V2Error>(&[400, 403, 408, 409, 413, 415, 422, 503, 504, 507]);
     Routes::new().get("/models", list, list_of).post("/models", load, load_of)
 }
 
@@ -71,7 +71,7 @@ pub(super) fn below(under: Under) -> Under {
         .errors::<V2Error>(&[404, 503]);
     let remove_of = look("sagemakerUnload", "Unload a model; requests in flight are answered")
         .ok::<Empty>("It is gone")
-        .errors::<V2Error>(&[404, 503]);
+        .errors::<V2Error>(&[403, 404, 503]);
     under
         .post("/models/{name}/invoke", invoke, sagemaker::operation("sagemakerInvoke"))
         .get("/models/{name}", describe, describe_of)
@@ -142,7 +142,7 @@ fn not_loaded(name: &str) -> Problem {
 
 /// `POST /models`.
 async fn load(State(app): State<App>, request: Request) -> Response {
-    match asking::admit(&app) {
+    match app.oip.may_change().map_err(Problem::from) {
         Ok(()) => load_from(&app, request).await.unwrap_or_else(Problem::into_v2),
         Err(problem) => {
             upload::refuse(request);
@@ -176,7 +176,7 @@ async fn remove(State(app): State<App>, captured: Captured) -> Response {
 }
 
 async fn removed(app: &App, name: String) -> Result<(), Problem> {
-    asking::admit(app)?;
+    app.oip.may_change()?;
     let wanted = name.clone();
     let removed = app.oip.in_turn(move |models| models.remove(&wanted)).await?;
     removed.map_err(|_unknown| not_loaded(&name))?;
@@ -202,6 +202,11 @@ impl From<AddError> for Problem {
             AddError::Name { .. } | AddError::Outside { .. } => ProblemKind::BadModelPath,
             AddError::Memory { .. } => ProblemKind::NotEnoughMemory,
             AddError::Stopping => return Self::shutting_down(),
+            AddError::Load(load) if ran_out_of_memory(load) => {
+                let detail =
+                    "the memory of the machine or its GPU ran out while the model was loaded; unload others first";
+                return Self::new(ProblemKind::NotEnoughMemory, detail);
+            }
             AddError::Load(_) => {
                 let detail = "the model could not be loaded; the server's log says why";
                 return Self::new(ProblemKind::LoadFailed, detail);
@@ -211,9 +216,32 @@ impl From<AddError> for Problem {
     }
 }
 
+/// What ONNX Runtime and CUDA say when there is no more memory. They have no code for it that would reach this far.
+const OUT_OF_MEMORY: [&str; 5] =
+    ["Failed to allocate memory", "bad_alloc", "out of memory", "OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"];
+
+/// The estimate was too small, or the memory is a GPU's. SageMaker unloads other models only where it is told so.
+fn ran_out_of_memory(error: &LoadError) -> bool {
+    let text = error.to_string();
+    OUT_OF_MEMORY.iter().any(|says| text.contains(says))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_that_ran_out_while_loading_is_told_as_such() {
+        let of = |cause: &str| LoadError::Partly { problems: vec![format!("m version 1: load model m: {cause}")] };
+        for (error, kind) in [
+            (of("std::bad_alloc"), ProblemKind::NotEnoughMemory),
+            (of("CUDA failure 2: out of memory ; GPU=0"), ProblemKind::NotEnoughMemory),
+            (of("Failed to allocate memory for requested buffer of size 4"), ProblemKind::NotEnoughMemory),
+            (of("the graph ends early"), ProblemKind::LoadFailed),
+        ] {
+            assert_eq!(Problem::from(AddError::Load(error)).kind(), kind);
+        }
+    }
 
     #[test]
     fn pages_follow_each_other_without_gap_or_repetition() {

@@ -195,9 +195,9 @@ impl Accepted {
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let values: Vec<&str> =
             headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-        let mut ranges =
-            values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty());
-        if values.is_empty() {
+        let ranges = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty());
+        let mut ranges = ranges.peekable();
+        if ranges.peek().is_none() {
             return Ok(Self::Json);
         }
         ranges.find_map(Self::range).ok_or_else(|| {

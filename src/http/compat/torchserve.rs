@@ -4,6 +4,8 @@
 //! Shapes: TorchServe's inference API and its image classifier, which answers with the five best classes and takes the photo
 //! as the body, as a multipart part `data`, or in base64. Several parts are answered with a list.
 
+use std::collections::{HashMap, HashSet};
+
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{Method, header};
@@ -104,25 +106,41 @@ async fn answer(app: &App, engine: Handle, request: Request) -> Result<Response,
     let labels = &engine.spec().labels;
     let outcomes = asking::all(&engine, items, Ask::new(TOP_K_DEFAULT.min(labels.len()), deadline)).await?;
     let times = asking::times(&outcomes);
-    let answers: Vec<Answer> = outcomes.iter().map(|outcome| Answer::of(outcome, labels)).collect();
+    let repeated = repeated(&outcomes, labels);
+    let answers: Vec<Answer> = outcomes.iter().map(|outcome| Answer::of(outcome, &repeated)).collect();
     Ok(match (&answers[..], one) {
         ([answer], true) => asking::answered(Json(answer), times),
         _ => asking::answered(Json(answers), times),
     })
 }
 
+/// The labels of answers that more than one class of the model has.
+fn repeated<'a>(outcomes: &'a [Outcome], labels: &Labels) -> HashSet<&'a str> {
+    let classes = outcomes.iter().flat_map(|outcome| match outcome {
+        Outcome::Classes(scored) => &scored.classification.predictions[..],
+        Outcome::Output(_) => &[],
+    });
+    let mut counts: HashMap<&str, usize> = classes.map(|class| (&*class.label, 0)).collect();
+    for label in labels.iter() {
+        if let Some(count) = counts.get_mut(&**label) {
+            *count += 1;
+        }
+    }
+    counts.into_iter().filter(|(_, count)| *count > 1).map(|(label, _)| label).collect()
+}
+
 /// What one item gets.
 enum Answer<'a> {
     /// The best classes of a photo.
-    Classes(&'a [Prediction], &'a Labels),
+    Classes(&'a [Prediction], &'a HashSet<&'a str>),
     /// The graph's output for a tensor.
     Output(&'a [f32]),
 }
 
 impl<'a> Answer<'a> {
-    fn of(outcome: &'a Outcome, labels: &'a Labels) -> Self {
+    fn of(outcome: &'a Outcome, repeated: &'a HashSet<&'a str>) -> Self {
         match outcome {
-            Outcome::Classes(scored) => Self::Classes(&scored.classification.predictions, labels),
+            Outcome::Classes(scored) => Self::Classes(&scored.classification.predictions, repeated),
             Outcome::Output(row) => Self::Output(&row.values),
         }
     }
@@ -150,10 +168,10 @@ impl Serialize for Answer<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Output(values) => values.serialize(serializer),
-            Self::Classes(predictions, labels) => {
+            Self::Classes(predictions, repeated) => {
                 let mut map = serializer.serialize_map(Some(predictions.len()))?;
                 for class in *predictions {
-                    if labels.iter().filter(|label| **label == class.label).count() > 1 {
+                    if repeated.contains(&*class.label) {
                         map.serialize_entry(&format_args!("{} ({})", class.label, class.index), &class.score)?;
                     } else {
                         map.serialize_entry(&class.label, &class.score)?;
@@ -173,10 +191,16 @@ mod tests {
     fn labels_that_repeat_in_the_model_carry_their_index_and_the_order_is_that_of_the_scores() {
         let labels = Labels::new(["crane", "cat", "crane"]);
         let class = |index: usize, score| Prediction { index, label: labels.get(index).clone(), score };
+        let of = |predictions: &[Prediction]| {
+            let image = crate::pipeline::ImageInfo { width: 1, height: 1, format: crate::pipeline::ImageFormat::Png };
+            let classification = crate::pipeline::Classification { predictions: predictions.to_vec() };
+            let times = crate::telemetry::StageTimes::default();
+            let outcomes = [Outcome::Classes(crate::pipeline::batch::Scored { classification, image, times })];
+            let repeated = repeated(&outcomes, &labels);
+            serde_json::to_string(&Answer::of(&outcomes[0], &repeated)).unwrap()
+        };
         let both = [class(2, 0.5), class(1, 0.25), class(0, 0.25)];
-        let text = serde_json::to_string(&Answer::Classes(&both, &labels)).unwrap();
-        assert_eq!(text, r#"{"crane (2)":0.5,"cat":0.25,"crane (0)":0.25}"#);
-        let text = serde_json::to_string(&Answer::Classes(&both[..1], &labels)).unwrap();
-        assert_eq!(text, r#"{"crane (2)":0.5}"#);
+        assert_eq!(of(&both), r#"{"crane (2)":0.5,"cat":0.25,"crane (0)":0.25}"#);
+        assert_eq!(of(&both[..1]), r#"{"crane (2)":0.5}"#);
     }
 }

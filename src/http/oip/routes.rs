@@ -64,7 +64,7 @@ pub(in crate::http) fn routes() -> Routes {
             .body::<ControlRequest>("application/json")
             .body_optional()
             .ok_empty("Done")
-            .errors::<V2Error>(&[403, 404])
+            .errors::<V2Error>(&[403, 404, 422])
             .errors::<V2Error>(&BODY_ERRORS)
     };
     Routes::new()

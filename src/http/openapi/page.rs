@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -93,9 +94,11 @@ async fn page() -> impl IntoResponse {
     (headers, include_str!("docs/page.html"))
 }
 
-async fn file(path: Path<String>, headers: HeaderMap) -> Response {
-    let Some(file) = FILES.iter().find(|file| file.name == path.0) else {
-        return Problem::new(ProblemKind::NotFound, format!("/docs has no file {:?}", path.0)).into_response();
+async fn file(path: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
+    // What is no UTF-8 is no file's name either.
+    let name = path.as_ref().map_or("\u{fffd}", |path| &path.0);
+    let Some(file) = FILES.iter().find(|file| file.name == name) else {
+        return Problem::new(ProblemKind::NotFound, format!("/docs has no file {name:?}")).into_response();
     };
     let named = [
         (header::CONTENT_TYPE, HeaderValue::from_static(file.media_type)),
