@@ -19,6 +19,9 @@ use super::proto::{
 use super::{status, tensors};
 use crate::oip::{OipError, Parameter, Parameters};
 
+/// Longest name and id that come back beside an error.
+const ECHO_BYTES_MAX: usize = 1024;
+
 /// Answers the calls.
 #[derive(Debug)]
 pub(super) struct Service(pub(super) Grpc);
@@ -159,7 +162,9 @@ impl Grpc {
 
     /// One request of a stream: its error is its answer.
     async fn infer_of_stream(&self, message: ModelInferRequest, call: &Call) -> ModelStreamInferResponse {
-        let (model_name, id) = (message.model_name.clone(), message.id.clone());
+        // What comes back must not be of any size; the protocol refuses longer ones.
+        let short = |text: &String| if text.len() <= ECHO_BYTES_MAX { text.clone() } else { String::new() };
+        let (model_name, id) = (short(&message.model_name), short(&message.id));
         match self.infer(message, call).await {
             Ok(answer) => ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) },
             Err(error) => ModelStreamInferResponse {

@@ -257,3 +257,72 @@ fn unpacked(datatype: Datatype, shape: &[i64], raw: &Bytes) -> Result<InferTenso
     }
     Ok(contents)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_contents_become_little_endian_and_come_back() {
+        type C = InferTensorContents;
+        let ints = |values: [i32; 2]| C { int_contents: values.into(), ..C::default() };
+        let uints = |values: [u32; 2]| C { uint_contents: values.into(), ..C::default() };
+        for (datatype, contents, raw) in [
+            (Datatype::Bool, C { bool_contents: vec![true, false], ..C::default() }, &[1, 0][..]),
+            (Datatype::Int8, ints([-1, 127]), &[255, 127]),
+            (Datatype::Int16, ints([-2, 256]), &[254, 255, 0, 1]),
+            (Datatype::Int32, ints([-1, 1]), &[255, 255, 255, 255, 1, 0, 0, 0]),
+            (Datatype::Int64, C { int64_contents: vec![-1], ..C::default() }, &[255; 8]),
+            (Datatype::Uint8, uints([0, 255]), &[0, 255]),
+            (Datatype::Uint16, uints([1, 65535]), &[1, 0, 255, 255]),
+            (Datatype::Uint32, uints([1, u32::MAX]), &[1, 0, 0, 0, 255, 255, 255, 255]),
+            (Datatype::Uint64, C { uint64_contents: vec![2], ..C::default() }, &[2, 0, 0, 0, 0, 0, 0, 0]),
+            (Datatype::Fp32, C { fp32_contents: vec![-0.5], ..C::default() }, &[0, 0, 0, 0xbf]),
+            (Datatype::Fp64, C { fp64_contents: vec![2.0], ..C::default() }, &[0, 0, 0, 0, 0, 0, 0, 0x40]),
+            (
+                Datatype::Bytes,
+                C { bytes_contents: vec!["ab".into(), "".into()], ..C::default() },
+                &[2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0],
+            ),
+        ] {
+            let field = field(datatype).unwrap();
+            assert_eq!(filled(&contents).collect::<Vec<_>>(), [field]);
+            let bytes = packed(datatype, &contents).unwrap();
+            assert_eq!(bytes, raw, "{datatype:?}");
+            assert_eq!(unpacked(datatype, &[2], &bytes).unwrap(), contents, "{datatype:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_its_type_cannot_hold_is_named() {
+        let ints = InferTensorContents { int_contents: vec![0, -129], ..InferTensorContents::default() };
+        assert_eq!(packed(Datatype::Int8, &ints), Err("-129".to_owned()));
+        let uints = InferTensorContents { uint_contents: vec![65536], ..InferTensorContents::default() };
+        assert_eq!(packed(Datatype::Uint16, &uints), Err("65536".to_owned()));
+    }
+
+    #[test]
+    fn an_answer_with_an_output_that_has_no_typed_contents_goes_raw() {
+        let tensor = |datatype, raw: &'static [u8]| Tensor {
+            name: "scores".to_owned(),
+            datatype,
+            shape: vec![1, 1],
+            raw: Bytes::from_static(raw),
+        };
+        let answer = |outputs| InferResponse {
+            model: "m".to_owned(),
+            version: "1".to_owned(),
+            id: None,
+            parameters: Parameters::new(),
+            outputs,
+            times: crate::telemetry::StageTimes::default(),
+        };
+        let typed = answer(vec![tensor(Datatype::Fp32, &[0; 4])]);
+        let typed = response(typed, Contents::Typed).unwrap();
+        assert!(typed.raw_output_contents.is_empty() && typed.outputs[0].contents.is_some());
+        let half = answer(vec![tensor(Datatype::Fp16, &[0; 2]), tensor(Datatype::Fp32, &[0; 4])]);
+        let half = response(half, Contents::Typed).unwrap();
+        assert_eq!(half.raw_output_contents, [&[0; 2][..], &[0; 4]]);
+        assert!(half.outputs.iter().all(|output| output.contents.is_none()));
+    }
+}
