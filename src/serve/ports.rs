@@ -57,7 +57,7 @@ impl Ports {
     /// Serves them.
     pub(super) fn serve(self, settings: &Settings, app: &App, grpc: Grpc, shared: &Shared) -> Served {
         let (http, grpc_address) = (self.http.address, self.grpc.as_ref().map(|port| port.address));
-        let mut edges = vec![self.http.serve(Http1 { router: http::router(&app) }, settings, shared)];
+        let mut edges = vec![self.http.serve(Http1 { router: http::router(app) }, settings, shared)];
         if let Some(port) = self.grpc {
             let limits = Http2Limits { calls_max: limits::GRPC_CONNECTION_CALLS_MAX };
             edges.push(port.serve(Http2 { router: grpc::router(grpc), limits }, settings, shared));

@@ -74,7 +74,10 @@ async fn parameters_choose_how_many_classes_and_which_function() {
     let score = sigmoid.json[0]["score"].as_f64().unwrap();
     assert!((score - 1.0 / (1.0 + (-logits[0]).exp())).abs() < 1e-5);
     assert!(sentence(&send(with(json!({ "top_k": 0 }))).await, 400).contains("at least 1"));
-    assert!(sentence(&send(with(json!({ "top_k": "x" }))).await, 400).contains("expected u32"));
+    for top_k in [json!("x"), json!(-1), json!(1.5), json!(1e12)] {
+        assert!(sentence(&send(with(json!({ "top_k": top_k }))).await, 400).contains("top_k"), "{top_k}");
+    }
+    assert_eq!(send(with(json!({ "top_k": 2.0 }))).await.json.as_array().unwrap().len(), 2);
     assert!(sentence(&send(with(json!({ "function_to_apply": "relu" }))).await, 400).contains("softmax"));
 }
 

@@ -23,7 +23,7 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-fn input(images: usize, more: Value) -> Value {
+fn input(images: usize, more: &Value) -> Value {
     let mut input = json!({ "name": "input", "datatype": "FP32", "shape": [images, 3, 32, 32] });
     input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({ "inputs": [input] })
@@ -73,17 +73,17 @@ async fn what_a_server_and_its_models_tell() {
 async fn a_tensor_gives_the_same_as_numbers_and_as_bytes_whatever_its_company() {
     let server = TestServer::start(&[]).await;
     let all = values(3);
-    let flat = send(server.post(TENSOR).json(&input(3, json!({ "data": all })))).await;
+    let flat = send(server.post(TENSOR).json(&input(3, &json!({ "data": all })))).await;
     assert_eq!(flat.json["outputs"][0]["shape"], json!([3, 10]), "{}", flat.json);
     let nested: Vec<_> = all.chunks(SAMPLE).map(|image| image.chunks(32).collect::<Vec<_>>()).collect();
-    let nested = send(server.post(TENSOR).json(&input(3, json!({ "data": nested })))).await;
+    let nested = send(server.post(TENSOR).json(&input(3, &json!({ "data": nested })))).await;
     assert_eq!(flat.json["outputs"], nested.json["outputs"]);
     let size = json!({ "parameters": { "binary_data_size": all.len() * 4 } });
-    let (len, body) = behind(&input(3, size), &bytes(&all));
+    let (len, body) = behind(&input(3, &size), &bytes(&all));
     let binary = send(server.post(TENSOR).header(HEADER_LENGTH, len).body(body)).await;
     assert_eq!(flat.json["outputs"], binary.json["outputs"]);
     // As OpenVINO Model Server takes it: the rest of the body is the only input.
-    let (len, body) = behind(&input(3, json!({})), &bytes(&all));
+    let (len, body) = behind(&input(3, &json!({})), &bytes(&all));
     let rest = send(server.post(TENSOR).header(HEADER_LENGTH, len).body(body)).await;
     assert_eq!(flat.json["outputs"], rest.json["outputs"]);
     // Alone, and with the answer as bytes.
@@ -135,7 +135,7 @@ async fn classification_ranks_the_outputs_values_and_names_them() {
         body["outputs"] = json!([{ "name": name, "parameters": { "classification": classes } }]);
         send(server.post(path).json(&body)).await
     };
-    let answer = of("logits", TENSOR, input(2, json!({ "data": values(2) })), 3).await;
+    let answer = of("logits", TENSOR, input(2, &json!({ "data": values(2) })), 3).await;
     let output = &answer.json["outputs"][0];
     assert_eq!((&output["datatype"], &output["shape"]), (&json!("BYTES"), &json!([2, 3])), "{}", answer.json);
     let ranked: Vec<f64> = output["data"]
@@ -152,9 +152,9 @@ async fn classification_ranks_the_outputs_values_and_names_them() {
     assert!(best.starts_with("0.97") && best.ends_with(":3:cat") && best.len() == "0.972339:3:cat".len(), "{best}");
     let answer = of("label", IMAGE, image.clone(), 2).await;
     assert!(error(&answer, 400).contains("probabilities"), "{}", answer.json);
-    let answer = of("logits", TENSOR, input(1, json!({ "data": values(1) })), 1_000_000).await;
+    let answer = of("logits", TENSOR, input(1, &json!({ "data": values(1) })), 1_000_000).await;
     assert_eq!(answer.json["outputs"][0]["shape"], json!([1, 10]));
-    let answer = of("logits", TENSOR, input(1, json!({ "data": values(1) })), -1).await;
+    let answer = of("logits", TENSOR, input(1, &json!({ "data": values(1) })), -1).await;
     assert!(error(&answer, 400).contains("from 1 to 10"), "{}", answer.json);
 }
 
@@ -167,12 +167,12 @@ async fn what_is_wrong_with_a_request_is_said_and_nothing_stays_behind() {
     huge.fill(f32::MAX);
     let size = |size: Value| json!({ "parameters": { "binary_data_size": size } });
     let data = |more: Value| {
-        let mut body = input(1, json!({ "data": one() }));
+        let mut body = input(1, &json!({ "data": one() }));
         body["inputs"][0].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         behind(&body, &[]).1
     };
     let binary = |images, claimed: usize, bytes: &[u8]| {
-        let (len, body) = behind(&input(images, size(claimed.into())), bytes);
+        let (len, body) = behind(&input(images, &size(claimed.into())), bytes);
         (len.to_string(), body)
     };
     let json_only = |body: Vec<u8>| (body.len().to_string(), body);
@@ -187,7 +187,7 @@ async fn what_is_wrong_with_a_request_is_said_and_nothing_stays_behind() {
         ("another name", json_only(data(json!({ "name": "data" }))), 400, "takes one input, \"input\""),
         ("too few values", json_only(data(json!({ "data": [1, 2] }))), 400, "has 2 value(s), the shape says 3072"),
         ("text for numbers", json_only(data(json!({ "data": ["x"] }))), 400, "a text where a number was expected"),
-        ("a timeout in words", json_only(behind(&json!({ "parameters": { "timeout": "soon" }, "inputs": input(1, json!({ "data": one() }))["inputs"] }), &[]).1), 400, "microseconds"),
+        ("a timeout in words", json_only(behind(&json!({ "parameters": { "timeout": "soon" }, "inputs": input(1, &json!({ "data": one() }))["inputs"] }), &[]).1), 400, "microseconds"),
         ("shared memory", json_only(data(json!({ "parameters": { "shared_memory_region": "r" } }))), 400, "shared memory"),
         ("no inputs", json_only(b"{\"inputs\": []}".to_vec()), 400, "the request has none"),
         ("no JSON", json_only(b"hello".to_vec()), 400, "JSON"),
@@ -240,7 +240,7 @@ async fn a_body_that_unpacks_past_the_bound_is_refused_before_it_is_held() {
     };
     let answer = send(server.post(TENSOR).header("content-encoding", "gzip").body(gzip(&vec![b' '; 64 << 20]))).await;
     assert!(error(&answer, 413).contains("1048576"), "{}", answer.json);
-    let good = serde_json::to_vec(&input(1, json!({ "data": values(1) }))).unwrap();
+    let good = serde_json::to_vec(&input(1, &json!({ "data": values(1) }))).unwrap();
     let cut = gzip(&good)[..100].to_vec();
     let answer = send(server.post(TENSOR).header("content-encoding", "gzip").body(cut)).await;
     assert!(error(&answer, 400).contains("compressed body is broken"), "{}", answer.json);
@@ -270,7 +270,7 @@ async fn models_come_and_go_by_name() {
     );
     assert_eq!(control("resnet20-cifar10/unload", r#"{"parameters":{"unload_dependents":false}}"#).await.status, 200);
     assert_eq!(server.get("/v2/models/resnet20-cifar10/ready").await.status, 503);
-    error(&send(server.post(TENSOR).json(&input(1, json!({ "data": values(1) })))).await, 503);
+    error(&send(server.post(TENSOR).json(&input(1, &json!({ "data": values(1) })))).await, 503);
     assert_eq!(control("resnet20-cifar10/load", "{}").await.status, 200);
     assert_eq!(
         server.get("/v2/models/resnet20-cifar10/ready").await.json,
@@ -295,9 +295,9 @@ async fn whoever_may_not_load_models_is_told_how_it_could_be_allowed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn statistics_count_requests_images_and_runs() {
     let server = TestServer::start(&[]).await;
-    assert_eq!(send(server.post(TENSOR).json(&input(3, json!({ "data": values(3) })))).await.status, 200);
+    assert_eq!(send(server.post(TENSOR).json(&input(3, &json!({ "data": values(3) })))).await.status, 200);
     assert_eq!(server.classify(photo("cat.jpg")).await.status, 200);
-    assert_eq!(send(server.post(TENSOR).json(&input(1, json!({ "data": [1] })))).await.status, 400);
+    assert_eq!(send(server.post(TENSOR).json(&input(1, &json!({ "data": [1] })))).await.status, 400);
     let stats = server.get("/v2/models/resnet20-cifar10/stats").await.json;
     let model = &stats["model_stats"][0];
     let sums = &model["inference_stats"];

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::items::{Place, Reader, Value, Was};
 use crate::edge::UploadShare;
@@ -71,13 +71,16 @@ pub(super) struct Parameters {
 }
 
 /// A number of classes. Vertex AI carries parameters as floats, and some clients write them so.
-fn whole<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let told = Option::<serde_json::Number>::deserialize(deserializer)
+        .map_err(|error| D::Error::custom(format_args!("top_k or maxPredictions: {error}")))?;
+    let Some(told) = told else { return Ok(None) };
+    let number = told.as_f64().unwrap_or(f64::NAN);
     if number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and within the bounds")]
         return Ok(Some(number as u32));
     }
-    Err(D::Error::custom(format_args!("top_k or maxPredictions is {number}; it is a whole number of classes")))
+    Err(D::Error::custom(format_args!("top_k or maxPredictions is {told}; it is a whole number of classes")))
 }
 
 /// A body, taken apart.
