@@ -33,12 +33,15 @@ pub const GRPC_PORT: u16 = 8001;
 pub const GRPC_MESSAGE_BYTES_MAX: ByteSize = BODY_BYTES_MAX;
 /// And whatever the settings say, as no protobuf library reads more.
 pub const GRPC_MESSAGE_BYTES_LIMIT: ByteSize = ByteSize::gib(2);
-/// Open calls of all connections. A call that waits for its client holds about 12 KiB, so this is 48 MiB.
+/// Open calls of each of three kinds, of all connections: with tensors; asked and answered once without; and further
+/// streams. A call that waits for its client holds about 12 KiB beside what is charged to the uploads, so this is 144 MiB.
 pub const GRPC_CALLS_MAX: usize = 4096;
 /// Open calls of one connection. Clients hold further ones back, and more than the queue holds would only be refused.
 pub const GRPC_CONNECTION_CALLS_MAX: u32 = 256;
 /// Requests of one stream that are answered beside each other.
 pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
+/// How long a stream may be silent between its requests. Clients that come back after minutes open another one.
+pub const GRPC_STREAM_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Images that wait for a worker, in preparation or prepared. Above it requests get 503 at once.
 pub const QUEUE_IMAGES_MAX: usize = 256;
 /// How long a batch waits for company while cores are free.

@@ -128,13 +128,18 @@ pub struct GrpcSettings {
     #[arg(long, env = "RESIDUAL_GRPC_MESSAGE_BYTES_MAX", value_name = "SIZE", default_value = size_text(limits::GRPC_MESSAGE_BYTES_MAX), value_parser = message_size)]
     pub grpc_message_bytes_max: ByteSize,
 
-    /// gRPC calls that are open at once, on all connections together. More get RESOURCE_EXHAUSTED.
+    /// gRPC calls that are open at once, on all connections together: as many with tensors, as many that are answered once
+    /// without (health, metadata), and as many watches. More of a kind get RESOURCE_EXHAUSTED.
     #[arg(long, env = "RESIDUAL_GRPC_CALLS_MAX", value_name = "N", default_value_t = limits::GRPC_CALLS_MAX, value_parser = count(1, 1_000_000))]
     pub grpc_calls_max: usize,
 
     /// Requests of one gRPC stream that are answered beside each other. More wait in the connection.
     #[arg(long, env = "RESIDUAL_GRPC_STREAM_REQUESTS_MAX", value_name = "N", default_value_t = limits::GRPC_STREAM_REQUESTS_MAX, value_parser = count(1, 4096))]
     pub grpc_stream_requests_max: usize,
+
+    /// How long a client may send nothing on a gRPC stream. Longer silent ones end with DEADLINE_EXCEEDED.
+    #[arg(long, env = "RESIDUAL_GRPC_STREAM_TIMEOUT", value_name = "TIME", default_value_t = limits::GRPC_STREAM_TIMEOUT.into(), value_parser = positive_duration)]
+    pub grpc_stream_timeout: Time,
 }
 
 /// Which models are served.

@@ -24,12 +24,13 @@ use super::closing::Closing;
 use super::limits::ConnectionLimits;
 use super::listener::Wire;
 
-/// What a client may send of one call before the server has read any of it: photos fit whole, so that no round trip stands
-/// between their parts. What was read is charged to the uploads' memory.
-const CALL_WINDOW_BYTES: u32 = 1024 * 1024;
-/// And of all calls of a connection together. Calls are read as they come, unless their client takes no answers, which the
-/// write timeout ends; until then a thousand such connections hold 2 GiB.
-const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// What a client may send of one call before the server has read any of it: photos of the size that models see, about
+/// 100 KiB, fit whole, so that no round trip stands between their parts. What was read is charged to the uploads' memory.
+const CALL_WINDOW_BYTES: u32 = 256 * 1024;
+/// And of all calls of a connection together. This is charged to nobody. Calls are read as they come, unless their client
+/// takes no answers, which the write timeout ends, or has sent more of a stream than is answered at once; `connections_max`
+/// of them hold 1 GiB.
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// After so long without a sign of life the client is asked for one, whether calls are open or not: a call may wait for
 /// its client for hours.
 const PING_INTERVAL: Duration = Duration::from_secs(30);

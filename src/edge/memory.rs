@@ -45,6 +45,12 @@ impl UploadMemory {
 }
 
 impl UploadShare {
+    /// Bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Charges `bytes` more.
     ///
     /// # Errors

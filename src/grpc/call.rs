@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::arrived::Arrived;
 use crate::edge::UploadShare;
 use crate::telemetry::StageTimes;
 
@@ -15,8 +16,10 @@ pub(super) struct Call(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     deadline: Option<Instant>,
-    /// Of the messages that the handler has not taken yet, in their order.
-    shares: Mutex<VecDeque<UploadShare>>,
+    /// Requests with tensors that the handler has not taken yet, in their order.
+    arrived: Mutex<VecDeque<Arrived>>,
+    /// Of the largest message that went through tonic, whose buffer stays as large until the call ends.
+    largest: Mutex<Option<UploadShare>>,
     report: Mutex<Report>,
 }
 
@@ -43,14 +46,22 @@ impl Call {
         self.0.deadline
     }
 
-    /// Keeps the share of a message that is on its way to the handler.
-    pub(super) fn keep(&self, share: UploadShare) {
-        lock(&self.0.shares).push_back(share);
+    /// Keeps a request for the handler, which tonic is about to call.
+    pub(super) fn keep(&self, arrived: Arrived) {
+        lock(&self.0.arrived).push_back(arrived);
     }
 
-    /// The share of the oldest message that the handler has; must live as long as the message does.
-    pub(super) fn take(&self) -> Option<UploadShare> {
-        lock(&self.0.shares).pop_front()
+    /// The oldest request that the handler has not taken.
+    pub(super) fn take(&self) -> Option<Arrived> {
+        lock(&self.0.arrived).pop_front()
+    }
+
+    /// Keeps the share of a message that tonic copies, to the end of the call, unless a larger one is kept already.
+    pub(super) fn copied(&self, share: UploadShare) {
+        let mut largest = lock(&self.0.largest);
+        if largest.as_ref().is_none_or(|largest| largest.bytes() < share.bytes()) {
+            *largest = Some(share);
+        }
     }
 
     /// Changes the report.

@@ -1,7 +1,8 @@
 //! Request body -> messages: whole, unpacked, and under bounds of size, memory and time, before anything decodes them.
 //!
-//! tonic would make room for whatever a message's head announces, unpack on an async thread, and wait for ever. It gets
-//! messages that are complete.
+//! tonic would make room for whatever a message's head announces, unpack and decode on an async thread, keep the room until
+//! the call ends, and wait for ever. It gets messages that are complete; of those with tensors it gets the head of an empty
+//! one, and the handler the message itself.
 
 use std::pin::pin;
 use std::time::Instant;
@@ -9,13 +10,12 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use http_body_util::BodyExt as _;
-use tokio::sync::oneshot;
 use tonic::Status;
 
+use super::arrived::Arrived;
 use super::call::Call;
 use super::limits::GrpcLimits;
-use super::methods::Method;
-use super::scan;
+use super::methods::{Kind, Method};
 use super::status::MessageError;
 use super::unpack::{Packing, unpack};
 use crate::edge::{UploadMemory, UploadShare};
@@ -26,6 +26,9 @@ use crate::shutdown::{Phase, Phases};
 const HEAD_BYTES: usize = 5;
 /// Messages without tensors name a model or a service.
 const SMALL_BYTES_MAX: u64 = 1024 * 1024;
+/// Those of health and reflection that may come or be answered again and again are one name. Reflection quotes it in its
+/// errors, in whose head each byte may take three, and clients refuse heads above 8 KiB.
+const NAME_BYTES_MAX: u64 = 2 * 1024;
 /// A message's buffer grows from here, doubling. Most photos of the size that models see fit at once.
 const BUFFER_BYTES_MIN: usize = 64 * 1024;
 
@@ -39,8 +42,6 @@ pub(super) struct Messages {
     /// How packed messages are packed.
     packing: Option<Packing>,
     started: Instant,
-    /// Of the message that was handed on last, where no handler takes it.
-    held: Option<UploadShare>,
     rules: Rules,
 }
 
@@ -59,7 +60,7 @@ impl Messages {
     /// Messages of a call that has just begun. `encoding` is what its head says of them.
     pub(super) fn new(body: Body, encoding: Option<&[u8]>, rules: Rules) -> Result<Self, MessageError> {
         let packing = Packing::named(encoding)?;
-        Ok(Self { body, chunk: Bytes::new(), first: true, packing, started: Instant::now(), held: None, rules })
+        Ok(Self { body, chunk: Bytes::new(), first: true, packing, started: Instant::now(), rules })
     }
 
     /// The same as a body, each message with its head in front.
@@ -76,10 +77,8 @@ impl Messages {
 
     /// The next message with its head, not packed. None after the last.
     async fn next(&mut self) -> Result<Option<Bytes>, MessageError> {
-        // Whoever reads on has decoded what was handed on.
-        self.held = None;
         let limits = self.rules.limits;
-        // A stream may be silent between its messages, and any other call has one clock.
+        // A stream may be silent for longer between its messages, and any other call has one clock.
         let clock = if self.rules.method.streams { None } else { Some(self.started + limits.body_timeout) };
         let Some((head, deadline)) = self.head(clock).await? else { return Ok(None) };
         if !self.first && !self.rules.method.streams {
@@ -88,10 +87,12 @@ impl Messages {
         self.first = false;
         let [packed, len @ ..] = head;
         let len = u32::from_be_bytes(len) as usize;
-        let max = match self.rules.method.infers {
-            true => limits.message_bytes_max,
-            false => limits.message_bytes_max.min(SMALL_BYTES_MAX),
-        };
+        let kind = self.rules.method.kind;
+        let max = limits.message_bytes_max.min(match kind {
+            Kind::Tensors => u64::MAX,
+            Kind::Brief => SMALL_BYTES_MAX,
+            Kind::Open => NAME_BYTES_MAX,
+        });
         if len as u64 > max {
             return Err(MessageError::TooLarge { found: len as u64, max });
         }
@@ -103,14 +104,15 @@ impl Messages {
         {
             (message, share) = self.rules.unpacked(packing, message, share, max, deadline).await?;
         }
-        if self.rules.method.infers {
-            share.grow(scan::decoded_bytes(&message[HEAD_BYTES..])?)?;
-            self.rules.call.keep(share);
-        } else {
-            self.held = Some(share);
+        let message = Bytes::from(message);
+        if kind != Kind::Tensors {
+            // tonic copies it, and then this copy goes: one an async thread at a time.
+            self.rules.call.copied(share);
+            return Ok(Some(message));
         }
-        // tonic copies it once more, and then this copy goes: one an async thread at a time.
-        Ok(Some(message.into()))
+        self.rules.call.keep(Arrived { message: message.slice(HEAD_BYTES..), share });
+        // Nothing follows it. tonic still sees, and refuses, what is packed and was not said to be.
+        Ok(Some(Bytes::copy_from_slice(&[message[0], 0, 0, 0, 0])))
     }
 
     /// The head of the next message, and until when all of it must be here.
@@ -161,19 +163,24 @@ impl Messages {
         }
     }
 
-    /// Reads until there are bytes; false at the end of the body. Without a deadline, until the server shuts down.
+    /// Reads until there are bytes; false at the end of the body. Without a deadline, until the stream has been silent for
+    /// too long or the server shuts down.
     async fn read(&mut self, deadline: Option<Instant>) -> Result<bool, MessageError> {
+        let limits = self.rules.limits;
+        let silent = Instant::now() + limits.stream_timeout;
         loop {
             let frame = self.body.frame();
             let frame = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), frame)
                     .await
-                    .map_err(|_| MessageError::Late(self.rules.limits.body_timeout))?,
+                    .map_err(|_| MessageError::Late(limits.body_timeout))?,
                 None => {
                     let mut phases = self.rules.phases.clone();
                     let draining = pin!(phases.reached(Phase::Draining));
                     tokio::select! {
-                        frame = frame => frame,
+                        frame = tokio::time::timeout_at(silent.into(), frame) => {
+                            frame.map_err(|_| MessageError::Silent(limits.stream_timeout))?
+                        }
                         () = draining => return Err(MessageError::ShuttingDown),
                     }
                 }
@@ -207,17 +214,15 @@ impl Rules {
         max: u64,
         deadline: Instant,
     ) -> Result<(Vec<u8>, UploadShare), MessageError> {
-        let no_thread = || MessageError::NoThread(self.limits.body_timeout);
         let mut share = self.memory.share();
-        let (reply, answer) = oneshot::channel();
         let work = move || {
             let unpacked = unpack(packing, &packed[HEAD_BYTES..], &[0; HEAD_BYTES], max, &mut share);
             drop((packed, packed_share));
-            // The caller may have left meanwhile.
-            let _ = reply.send(unpacked.map(|message| (message, share)));
+            unpacked.map(|message| (message, share))
         };
-        self.pool.start(deadline, work).await.map_err(|_late| no_thread())?;
-        let (mut message, share) = answer.await.map_err(|_panicked| no_thread())??;
+        let unpacked = self.pool.run(deadline, work).await;
+        let (mut message, share) =
+            unpacked.map_err(|_late_or_lost| MessageError::NoThread(self.limits.body_timeout))??;
         let len = u32::try_from(message.len() - HEAD_BYTES).map_err(|_| MessageError::UnpackedTooLarge { max })?;
         message[1..HEAD_BYTES].copy_from_slice(&len.to_be_bytes());
         Ok((message, share))

@@ -18,6 +18,18 @@ pub(super) const DESCRIPTORS: [&[u8]; 4] = [
 /// Requests with these messages carry tensors; all others are small.
 const TENSORS: &str = ".inference.ModelInferRequest";
 
+/// What calls are counted beside each other, each kind under the same bound: whoever holds all places of one kind keeps
+/// nobody from the others, and probes ask by the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Requests carry tensors.
+    Tensors,
+    /// One small request, one answer.
+    Brief,
+    /// Small requests or answers for as long as somebody listens.
+    Open,
+}
+
 /// What has to be known of a method before its messages are read.
 #[derive(Debug, Clone)]
 pub(super) struct Method {
@@ -25,8 +37,7 @@ pub(super) struct Method {
     pub path: Arc<str>,
     /// Requests come as long as the client likes.
     pub streams: bool,
-    /// Requests carry tensors.
-    pub infers: bool,
+    pub kind: Kind,
 }
 
 /// All methods by their paths.
@@ -42,8 +53,13 @@ impl Methods {
                 for service in &file.service {
                     for method in &service.method {
                         let path: Arc<str> = format!("/{}.{}/{}", file.package(), service.name(), method.name()).into();
-                        let (streams, infers) = (method.client_streaming(), method.input_type() == TENSORS);
-                        methods.insert(Arc::clone(&path), Method { path, streams, infers });
+                        let streams = method.client_streaming();
+                        let kind = match method.input_type() == TENSORS {
+                            true => Kind::Tensors,
+                            false if streams || method.server_streaming() => Kind::Open,
+                            false => Kind::Brief,
+                        };
+                        methods.insert(Arc::clone(&path), Method { path, streams, kind });
                     }
                 }
             }
@@ -63,13 +79,14 @@ mod tests {
     #[test]
     fn methods_are_known_with_what_they_take() {
         let methods = Methods::new();
-        let of = |path: &str| methods.get(path).map(|method| (method.streams, method.infers));
-        assert_eq!(of("/inference.GRPCInferenceService/ModelInfer"), Some((false, true)));
-        assert_eq!(of("/inference.GRPCInferenceService/ModelStreamInfer"), Some((true, true)));
-        assert_eq!(of("/inference.GRPCInferenceService/ServerLive"), Some((false, false)));
-        assert_eq!(of("/grpc.health.v1.Health/Check"), Some((false, false)));
-        assert_eq!(of("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), Some((true, false)));
-        assert_eq!(of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"), Some((true, false)));
+        let of = |path: &str| methods.get(path).map(|method| (method.streams, method.kind));
+        assert_eq!(of("/inference.GRPCInferenceService/ModelInfer"), Some((false, Kind::Tensors)));
+        assert_eq!(of("/inference.GRPCInferenceService/ModelStreamInfer"), Some((true, Kind::Tensors)));
+        assert_eq!(of("/inference.GRPCInferenceService/ServerLive"), Some((false, Kind::Brief)));
+        assert_eq!(of("/grpc.health.v1.Health/Check"), Some((false, Kind::Brief)));
+        assert_eq!(of("/grpc.health.v1.Health/Watch"), Some((false, Kind::Open)));
+        assert_eq!(of("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), Some((true, Kind::Open)));
+        assert_eq!(of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"), Some((true, Kind::Open)));
         assert_eq!(of("/inference.GRPCInferenceService/CudaSharedMemoryStatus"), None);
     }
 }

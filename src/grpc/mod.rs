@@ -1,6 +1,7 @@
 //! The Open Inference Protocol over gRPC, with health and reflection. It puts the protocol into protobuf, and decides
 //! nothing about images or models.
 
+mod arrived;
 mod call;
 mod codec;
 mod config;
@@ -30,7 +31,7 @@ pub use limits::GrpcLimits;
 use crate::edge::{OverloadLog, Shared};
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
-use methods::Methods;
+use methods::{Kind, Methods};
 use proto::grpc_inference_service_server::GrpcInferenceServiceServer;
 
 /// What every call can reach. Cheap to clone.
@@ -45,8 +46,8 @@ pub struct Parts {
     pool: PreparePool,
     shared: Shared,
     methods: Methods,
-    /// For open calls.
-    places: Arc<Semaphore>,
+    /// For open calls of each [`Kind`].
+    places: [Arc<Semaphore>; 3],
     overload: OverloadLog,
 }
 
@@ -54,9 +55,15 @@ impl Grpc {
     /// The protocol's gRPC side.
     #[must_use]
     pub fn new(oip: Oip, limits: GrpcLimits, pool: PreparePool, shared: Shared) -> Self {
-        let places = Arc::new(Semaphore::new(limits.calls_max));
+        let places = std::array::from_fn(|_kind| Arc::new(Semaphore::new(limits.calls_max)));
         let (methods, overload) = (Methods::new(), OverloadLog::default());
         Self(Arc::new(Parts { oip, limits, pool, shared, methods, places, overload }))
+    }
+}
+
+impl Parts {
+    fn places(&self, kind: Kind) -> &Arc<Semaphore> {
+        &self.places[kind as usize]
     }
 }
 

@@ -19,6 +19,7 @@ use super::Grpc;
 use super::call::Call;
 use super::deadline;
 use super::messages::{Messages, Rules};
+use super::methods::Kind;
 use super::status::{self, ERROR_CODE, OVERLOADED, TooManyCalls, UnknownMethod};
 use super::unpack::Packing;
 use crate::edge::{REQUEST_ID, request_id};
@@ -39,6 +40,7 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
     let mut observed = Observed::begin(&grpc, route, call.clone(), id.clone(), started);
     let admitted = match method {
         Some(method) => {
+            let kind = method.kind;
             let rules = Rules {
                 limits: grpc.limits,
                 memory: grpc.shared.uploads.clone(),
@@ -47,7 +49,7 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
                 method,
                 call: call.clone(),
             };
-            observed.admit().and_then(|()| with_messages(request, rules, call))
+            observed.admit(kind).and_then(|()| with_messages(request, rules, call))
         }
         None => Err(UnknownMethod(request.uri().path().to_owned()).into()),
     };
@@ -103,9 +105,9 @@ impl Observed {
         Self { grpc: grpc.clone(), route, call, id, started, outcome: None, place: None }
     }
 
-    /// Takes one of the places for open calls.
-    fn admit(&mut self) -> Result<(), Status> {
-        let place = Arc::clone(&self.grpc.places).try_acquire_owned();
+    /// Takes one of the places for open calls of this kind.
+    fn admit(&mut self, kind: Kind) -> Result<(), Status> {
+        let place = Arc::clone(self.grpc.places(kind)).try_acquire_owned();
         self.place = Some(place.map_err(|_none_free| TooManyCalls(self.grpc.limits.calls_max))?);
         Ok(())
     }

@@ -6,6 +6,7 @@ use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Grpc;
+use super::arrived::{Arrived, Decoded};
 use super::call::Call;
 use super::proto::grpc_inference_service_server::GrpcInferenceService;
 use super::proto::model_repository_parameter::ParameterChoice;
@@ -18,9 +19,6 @@ use super::proto::{
 };
 use super::{status, tensors};
 use crate::oip::{OipError, Parameter, Parameters};
-
-/// Longest name and id that come back beside an error.
-const ECHO_BYTES_MAX: usize = 1024;
 
 /// Answers the calls.
 #[derive(Debug)]
@@ -59,9 +57,8 @@ impl GrpcInferenceService for Service {
 
     async fn model_infer(&self, request: Request<ModelInferRequest>) -> Result<Response<ModelInferResponse>, Status> {
         let call = call_of(&request);
-        // Held to the end: the tensors live as long.
-        let _share = call.take();
-        let answer = self.0.infer(request.into_inner(), &call).await;
+        let decoded = self.0.decoded(call.take()).await?;
+        let answer = self.0.infer(decoded, &call).await;
         answer.map(Response::new).map_err(|error| status::of_oip(&error))
     }
 
@@ -74,11 +71,11 @@ impl GrpcInferenceService for Service {
         let (grpc, call) = (self.0.clone(), call_of(&request));
         let beside = grpc.limits.stream_requests_max;
         let answers = request.into_inner().map(move |message| {
-            let (grpc, call, share) = (grpc.clone(), call.clone(), call.take());
+            let (grpc, call, arrived) = (grpc.clone(), call.clone(), call.take());
             async move {
-                let _share = share;
                 // A message that cannot be read ends the stream, after the answers to those before it.
-                Ok(grpc.infer_of_stream(message?, &call).await)
+                message?;
+                Ok(grpc.infer_of_stream(grpc.decoded(arrived).await?, &call).await)
             }
         });
         // In the order of the requests; further ones are read when one is answered.
@@ -140,14 +137,21 @@ impl GrpcInferenceService for Service {
 }
 
 impl Grpc {
+    /// The request that has come with the call.
+    async fn decoded(&self, arrived: Option<Arrived>) -> Result<Decoded, Status> {
+        let arrived = arrived.ok_or_else(status::no_request)?;
+        Ok(arrived.decoded(&self.pool, self.limits.body_timeout).await?)
+    }
+
     /// One request, whichever call it came by.
-    async fn infer(&self, message: ModelInferRequest, call: &Call) -> Result<ModelInferResponse, OipError> {
-        let asked = self.oip.face(&message.model_name, some(&message.model_version));
-        if let Ok(face) = asked {
-            call.report(|report| report.model = face.name());
+    async fn infer(&self, decoded: Decoded, call: &Call) -> Result<ModelInferResponse, OipError> {
+        // The share is held to the end: the tensors live as long.
+        let Decoded { model, version, id: _, request, share: _share } = decoded;
+        if let Ok(face) = self.oip.face(&model, some(&version)) {
+            call.report(|report| report.model.clone_from(&face.engine().spec().name));
         }
         let answer = async {
-            let (mut request, contents) = tensors::request(message)?;
+            let (mut request, contents) = request?;
             request.deadline = call.deadline();
             let answer = self.oip.infer(request).await?;
             call.report(|report| report.times = report.times.max(answer.times));
@@ -161,11 +165,9 @@ impl Grpc {
     }
 
     /// One request of a stream: its error is its answer.
-    async fn infer_of_stream(&self, message: ModelInferRequest, call: &Call) -> ModelStreamInferResponse {
-        // What comes back must not be of any size; the protocol refuses longer ones.
-        let short = |text: &String| if text.len() <= ECHO_BYTES_MAX { text.clone() } else { String::new() };
-        let (model_name, id) = (short(&message.model_name), short(&message.id));
-        match self.infer(message, call).await {
+    async fn infer_of_stream(&self, decoded: Decoded, call: &Call) -> ModelStreamInferResponse {
+        let (model_name, id) = (decoded.model.clone(), decoded.id.clone());
+        match self.infer(decoded, call).await {
             Ok(answer) => ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) },
             Err(error) => ModelStreamInferResponse {
                 error_message: error.message,

@@ -6,7 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::edge::UploadsFull;
-use crate::oip::{ErrorKind, OipError};
+use crate::oip::{ErrorKind, OipError, shortened};
 
 /// Metadata beside a status: the stable code, as in the native API. The status says what to do, the code what happened.
 pub(super) const ERROR_CODE: &str = "residual-code";
@@ -42,6 +42,8 @@ pub(super) enum MessageError {
     UploadsFull(#[from] UploadsFull),
     #[error("the message did not arrive within {0:?}")]
     Late(Duration),
+    #[error("nothing came on the stream for {0:?}; open another one when there is more to ask")]
+    Silent(Duration),
     #[error("the message ended after {found} of {len} bytes")]
     Cut { found: usize, len: usize },
     #[error("the call ended early: {0}")]
@@ -52,7 +54,7 @@ pub(super) enum MessageError {
     Encoding(String),
     #[error("the server is shutting down; ask another one")]
     ShuttingDown,
-    #[error("no thread came free to unpack the message within {0:?}")]
+    #[error("no thread came free to read the message within {0:?}")]
     NoThread(Duration),
 }
 
@@ -63,7 +65,7 @@ pub(super) struct UnknownMethod(pub String);
 
 /// Too many calls are open.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} calls are open, which is the most that is allowed; try again later")]
+#[error("{0} calls of this kind are open, which is the most that is allowed; try again later")]
 pub(super) struct TooManyCalls(pub usize);
 
 impl From<MessageError> for Status {
@@ -75,6 +77,7 @@ impl From<MessageError> for Status {
             E::Second | E::Broken(_) | E::BadPacking(_) => (Code::InvalidArgument, "bad_message"),
             E::UploadsFull(_) | E::NoThread(_) => (Code::ResourceExhausted, OVERLOADED),
             E::Late(_) => (Code::DeadlineExceeded, "body_timeout"),
+            E::Silent(_) => (Code::DeadlineExceeded, "stream_timeout"),
             E::Cut { .. } => (Code::InvalidArgument, "body_incomplete"),
             E::Reset(_) => (Code::Cancelled, "body_incomplete"),
             E::Encoding(_) => (Code::Unimplemented, "unsupported_encoding"),
@@ -116,6 +119,11 @@ pub(super) fn unknown_service(name: &str) -> Status {
     coded(Code::NotFound, "not_found", format!("there is no service {name:?} here; reflection lists those there are"))
 }
 
+/// A call without the message that it takes.
+pub(super) fn no_request() -> Status {
+    coded(Code::InvalidArgument, "body_incomplete", "the call ended without a request; send one")
+}
+
 /// The client's own time is over.
 pub(super) fn deadline_exceeded() -> Status {
     coded(Code::DeadlineExceeded, DEADLINE_EXCEEDED, "the call's deadline has passed")
@@ -150,7 +158,8 @@ pub(super) fn name(code: Code) -> &'static str {
 }
 
 fn coded(status: Code, code: &'static str, message: impl Into<String>) -> Status {
-    let mut status = Status::new(status, message);
+    // It may quote what a client sent, and clients refuse heads above 8 or 16 KiB.
+    let mut status = Status::new(status, shortened(message.into()));
     status.metadata_mut().insert(ERROR_CODE, MetadataValue::from_static(code));
     if code == OVERLOADED {
         status.metadata_mut().insert(RETRY_AFTER, MetadataValue::from(RETRY_AFTER_MS));

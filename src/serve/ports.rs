@@ -103,6 +103,7 @@ pub(super) fn grpc_limits(settings: &Settings) -> GrpcLimits {
         message_bytes_max: settings.grpc.grpc_message_bytes_max.as_u64(),
         calls_max: settings.grpc.grpc_calls_max,
         stream_requests_max: settings.grpc.grpc_stream_requests_max,
+        stream_timeout: *settings.grpc.grpc_stream_timeout,
         body_timeout: *settings.http.body_timeout,
     }
 }

@@ -1,27 +1,42 @@
 //! Clients that send too much, too little, or too slowly.
 
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
+use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::TokioExecutor;
 use prost::Message as _;
 use residual::grpc::proto::infer_parameter::ParameterChoice;
 use residual::grpc::proto::model_infer_request::InferInputTensor;
-use residual::grpc::proto::{InferParameter, ModelInferRequest};
+use residual::grpc::proto::{InferParameter, ModelInferRequest, ServerLiveRequest, ServerReadyRequest};
 use tokio::sync::oneshot;
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use super::client::{
     Connection, INFER, MODEL, STREAM, client, framed, photos, pieces, samples, stalling, until, whole,
 };
 use crate::support::{PATIENCE, TestServer, photo};
 
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 const IN_FLIGHT: &str = "residual_requests_in_flight";
 const MEMORY: &str = "residual_upload_memory_bytes";
 const QUEUE: &str = "residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"}";
+
+/// Asks reflection for its list, in a message of about so many bytes.
+fn listing(len: usize) -> Vec<u8> {
+    let message_request = Some(MessageRequest::ListServices(String::new()));
+    framed(&ServerReflectionRequest { host: "h".repeat(len), message_request }.encode_to_vec())
+}
 
 /// A packed message with its head.
 fn packed(message: &[u8]) -> Vec<u8> {
@@ -113,7 +128,7 @@ async fn half_a_message_ends_with_its_time_and_keeps_nothing() {
         (STREAM, vec![message[..70_000].to_vec()]),
         // What came before is answered.
         (STREAM, vec![message.clone(), message[..100].to_vec()]),
-        ("/grpc.health.v1.Health/Check", vec![vec![0, 0]]),
+        (CHECK, vec![vec![0, 0]]),
     ] {
         let (code, text) = connection.status(path, &[], stalling(first)).await;
         assert_eq!(
@@ -183,10 +198,80 @@ async fn open_calls_are_bounded() {
     }
     let (code, text) = connection.status(INFER, &[], whole(&samples(&[0.5]))).await;
     assert_eq!(code, Code::ResourceExhausted);
-    assert!(text.contains("2 calls are open"), "{text}");
+    assert!(text.contains("2 calls of this kind are open"), "{text}");
+    // Probes have places of their own, and watches.
+    assert_eq!(connection.status(CHECK, &[], pieces([vec![0; 5]])).await.0, Code::Ok);
+    let mut other = client(server.grpc_address()).await;
+    assert!(other.server_live(ServerLiveRequest {}).await.unwrap().into_inner().live);
+    assert!(other.server_ready(ServerReadyRequest {}).await.unwrap().into_inner().ready);
+    let mut watches = Vec::new();
+    for _ in 0..2 {
+        watches.push(connection.call("/grpc.health.v1.Health/Watch", &[], pieces([vec![0; 5]])).await);
+    }
+    assert_eq!(connection.status(CHECK, &[], pieces([vec![0; 5]])).await.0, Code::Ok);
+    drop(watches);
     drop(open);
     server.until_metric(IN_FLIGHT, 1.0).await;
     assert_eq!(connection.status(INFER, &[], whole(&samples(&[0.5]))).await.0, Code::Ok);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_stream_ends_with_its_time() {
+    let server = TestServer::start(&["--grpc-stream-timeout", "150ms"]).await;
+    let (mut connection, _) = Connection::open(server.grpc_address()).await;
+    let message = framed(&samples(&[0.5]).encode_to_vec());
+    for (path, first) in [(STREAM, vec![]), (STREAM, vec![message.clone(), message])] {
+        let (code, text) = connection.status(path, &[], stalling(first)).await;
+        assert_eq!(code, Code::DeadlineExceeded, "{path}: {text}");
+        assert!(text.starts_with("nothing came on the stream for 150ms"), "{text}");
+    }
+    // Reflection comes from elsewhere, and calls such an end a good one.
+    assert_eq!(connection.status(REFLECTION, &[], stalling([listing(10)])).await.0, Code::Ok);
+    server.until_metric(IN_FLIGHT, 1.0).await;
+    server.until_metric(MEMORY, 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_still_holds_of_its_messages_is_charged() {
+    let server = TestServer::start(&[]).await;
+    let (mut connection, _) = Connection::open(server.grpc_address()).await;
+    // Nothing stays of tensors once they are answered.
+    let tensors = framed(&samples(&[0.5; 8]).encode_to_vec());
+    let open = connection.call(STREAM, &[], stalling([tensors])).await;
+    let mut answers = open.into_body();
+    answers.frame().await.unwrap().unwrap();
+    server.until_metric(MEMORY, 0.0).await;
+    // Of other messages tonic keeps the room of the largest.
+    let (large, small) = (listing(2000), listing(10));
+    let charged = large.len();
+    let (end, ended) = oneshot::channel();
+    let mut other = connection.call(REFLECTION, &[], until([large, small], ended)).await.into_body();
+    other.frame().await.unwrap().unwrap();
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    server.until_metric(MEMORY, charged as f64).await;
+    drop((end, other, answers));
+    server.until_metric(MEMORY, 0.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_quotes_no_more_than_a_client_can_read() {
+    let server = TestServer::start(&[]).await;
+    let (mut connection, _) = Connection::open(server.grpc_address()).await;
+    let service = HealthCheckRequest { service: "s".repeat(500_000) };
+    let path = format!("/a.Service/{}", "m".repeat(8_000));
+    for (path, body, code) in
+        [(CHECK, framed(&service.encode_to_vec()), Code::NotFound), (path.as_str(), vec![0; 5], Code::Unimplemented)]
+    {
+        let (found, text) = connection.status(path, &[], pieces([body])).await;
+        assert_eq!(found, code, "{text}");
+        assert!(text.len() < 1024, "{}", text.len());
+        assert!(text.contains("[...]") && text.contains("reflection lists"), "{text}");
+    }
+    // Reflection's own errors quote as well.
+    let message_request = Some(MessageRequest::FileContainingSymbol("s".repeat(3000)));
+    let symbol = ServerReflectionRequest { host: String::new(), message_request };
+    let (code, text) = connection.status(REFLECTION, &[], whole(&symbol)).await;
+    assert!(text.len() < 1024, "{code} {}", text.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,6 +287,26 @@ async fn a_stream_reads_no_further_than_it_may_answer_at_once() {
     let mut client = client(server.grpc_address()).await;
     let more = tokio::time::timeout(Duration::from_millis(300), client.model_infer(samples(&[0.5; 4]))).await;
     assert!(more.is_err(), "seven wait for an eighth");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_ahead_is_a_photo_and_not_much_more() {
+    let flags = ["--batch-delay", "1h", "--batch-images-max", "8", "--grpc-stream-requests-max", "1"];
+    let server = TestServer::start(&flags).await;
+    let mut frugal = Builder::new(TokioExecutor::new());
+    frugal.max_send_buf_size(16 * 1024);
+    let (mut connection, _) = Connection::with(server.grpc_address(), &frugal).await;
+    let message = framed(&samples(&[0.5]).encode_to_vec());
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let body = stalling(vec![message; 100]).inspect(move |message| {
+        counter.fetch_add(message.len(), Ordering::Relaxed);
+    });
+    let _open = connection.call(STREAM, &[], body).await;
+    server.until_metric(QUEUE, 1.0).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let sent = sent.load(Ordering::Relaxed);
+    assert!((114_000..400_000).contains(&sent), "{sent}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,8 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
-use super::client::{Connection, INFER, STREAM, client, origin, pieces, samples, stalling};
-use crate::support::TestServer;
+use super::client::{Connection, INFER, STREAM, client, origin, photos, pieces, samples, stalling};
+use crate::support::{TestServer, photo};
 
 const QUEUE: &str = "residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"}";
 
@@ -123,6 +123,9 @@ async fn every_answer_tells_its_id_and_is_counted() {
     };
     server.until_metric(&counted("resnet20-cifar10", "ok", INFER), 1.0).await;
     server.until_metric(&counted("", "unknown_model", INFER), 1.0).await;
+    // Both faces of a model are the model, as over HTTP.
+    client.model_infer(photos(&[&photo("cat.jpg")])).await.unwrap();
+    server.until_metric(&counted("resnet20-cifar10", "ok", INFER), 2.0).await;
     let (mut connection, _) = Connection::open(server.grpc_address()).await;
     let path = "/inference.GRPCInferenceService/SystemSharedMemoryStatus";
     let (code, text) = connection.status(path, &[], pieces([vec![0; 5]])).await;
