@@ -1,6 +1,6 @@
 //! What the server tells about itself.
 
-use crate::support::{TestServer, photo};
+use crate::support::{TestServer, photo, root};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_tells_its_contract_recipe_classes_and_execution() {
@@ -98,5 +98,18 @@ async fn metrics_are_in_base_units_with_help_for_each() {
         "residual_queue_images{model=\"resnet20-cifar10\",version=\"1\"} 0",
     ] {
         assert!(page.contains(sample), "{sample} is missing in:\n{page}");
+    }
+}
+
+/// What clients match on must be written down.
+#[test]
+fn every_code_of_a_problem_stands_in_the_documents() {
+    let source = std::fs::read_to_string(root().join("src/http/error.rs")).unwrap();
+    let document = std::fs::read_to_string(root().join("docs/API.md")).unwrap();
+    let rows = source.lines().filter(|line| line.contains("(S::"));
+    let codes: Vec<&str> = rows.filter_map(|line| line.split('"').nth(1)).filter(|code| !code.contains(' ')).collect();
+    assert!(codes.len() > 25, "{codes:?}");
+    for code in codes {
+        assert!(document.contains(&format!("`{code}`")), "docs/API.md lacks {code}");
     }
 }
