@@ -105,7 +105,9 @@ fn vertex(variable: &impl Fn(&str) -> Option<String>) -> Vec<Decision> {
 fn sagemaker(variable: &impl Fn(&str) -> Option<String>, is_directory: impl Fn(&Path) -> bool) -> Vec<Decision> {
     let decision = |key, value: &str, because| Decision { key, value: value.to_owned(), because };
     let port = variable("SAGEMAKER_BIND_TO_PORT");
-    let multi_model = variable("SAGEMAKER_MULTI_MODEL").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    // The platform sets it to true or not at all; people write other words for yes.
+    let yes = |value: &str| ["true", "1", "yes", "on"].iter().any(|yes| value.eq_ignore_ascii_case(yes));
+    let multi_model = variable("SAGEMAKER_MULTI_MODEL").is_some_and(|value| yes(&value));
     let model = !multi_model && is_directory(Path::new(SAGEMAKER_MODEL));
     let because = match (&port, multi_model, variable("SAGEMAKER_SAFE_PORT_RANGE"), model) {
         (Some(_), ..) => "SAGEMAKER_BIND_TO_PORT",

@@ -405,6 +405,7 @@ impl From<NotServed> for Problem {
     fn from(error: NotServed) -> Self {
         let kind = match error {
             NotServed::Nothing => return super::health::not_ready(),
+            NotServed::Empty => ProblemKind::ModelUnavailable,
             NotServed::NameNeeded { .. } => ProblemKind::ModelNeeded,
             NotServed::UnknownModel { .. } => ProblemKind::UnknownModel,
             NotServed::UnknownVersion { .. } => ProblemKind::UnknownVersion,

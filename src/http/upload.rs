@@ -72,7 +72,7 @@ pub(super) async fn plain(request: Request, limits: &HttpLimits, memory: &Upload
     if whole.bytes.is_empty() {
         return Err(Problem::new(
             ProblemKind::EmptyBody,
-            "send an image as the body, for example: curl --data-binary @cat.jpg",
+            "the body is empty; send an image, for example with curl --data-binary @cat.jpg, or the JSON that this route takes",
         ));
     }
     Ok(whole)

@@ -20,6 +20,7 @@ pub use roster::{NotServed, Row, State};
 pub use source::{Source, Starter};
 pub use work::Changes;
 
+use crate::zoo::Version;
 use handle::Retired;
 use roster::Roster;
 use work::{Scope, Work};
@@ -52,6 +53,14 @@ impl Models {
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         self.roster().rows()
+    }
+
+    /// Every version of every model that was unloaded by name and can be loaded again.
+    #[must_use]
+    pub fn unloaded(&self) -> Vec<(String, Version)> {
+        let roster = self.roster();
+        let each = roster.unloaded.iter();
+        each.flat_map(|(name, versions)| versions.iter().map(|version| (name.clone(), version.clone()))).collect()
     }
 
     /// The engines that answer, in the same order.
@@ -95,10 +104,11 @@ impl Models {
         self.lock().as_mut().map_or_else(|| Err(LoadError::unknown(name)), |work| work.load(self, name))
     }
 
-    /// Stops serving a model until it is loaded again. Requests in flight are answered. Blocks while another change runs.
+    /// Stops serving a model until it is loaded again. Requests in flight are answered. A model that was unloaded stays so.
+    /// Blocks while another change runs.
     ///
     /// # Errors
-    /// [`LoadError::Unknown`] if no such model is served.
+    /// [`LoadError::Unknown`] if there is no such model.
     pub fn unload(&self, name: &str) -> Result<Changes, LoadError> {
         self.lock().as_mut().map_or_else(|| Err(LoadError::unknown(name)), |work| work.unload(self, name))
     }

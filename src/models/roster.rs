@@ -14,6 +14,10 @@ pub(super) struct Roster {
     /// The model of requests that name none; without it there must be only one.
     pub(super) default: Option<String>,
     pub(super) models: BTreeMap<String, BTreeMap<Version, Entry>>,
+    /// Models that were unloaded by name, with the versions that they had: they can be loaded again.
+    pub(super) unloaded: BTreeMap<String, Vec<Version>>,
+    /// The first models have been loaded. From here on, no models means that none is wanted.
+    pub(super) begun: bool,
     /// Models that clients added, each with the place that they named.
     pub(super) added: BTreeMap<String, String>,
 }
@@ -65,6 +69,9 @@ pub enum NotServed {
     /// No model has been loaded yet.
     #[error("no model is loaded")]
     Nothing,
+    /// All models were unloaded, or none was added yet.
+    #[error("no model is loaded now; load one first")]
+    Empty,
     /// The request must say which model it means.
     #[error("this server has several models and no default; name one of {}", quoted(names))]
     NameNeeded {
@@ -72,7 +79,7 @@ pub enum NotServed {
         names: Vec<String>,
     },
     /// There is no model of this name.
-    #[error("there is no model {name:?}; this server has {}", quoted(names))]
+    #[error("there is no model {name:?}; this server has {}", some_of(names))]
     UnknownModel {
         /// The name asked for.
         name: String,
@@ -97,6 +104,10 @@ pub enum NotServed {
         /// `it is loading`, or that its load failed.
         reason: &'static str,
     },
+}
+
+fn some_of(names: &[String]) -> String {
+    if names.is_empty() { "none now".to_owned() } else { quoted(names) }
 }
 
 fn quoted(names: &[String]) -> String {
@@ -139,16 +150,20 @@ impl Roster {
     }
 
     fn versions(&self, name: Option<&str>) -> Result<(&str, &BTreeMap<Version, Entry>), NotServed> {
-        if self.models.is_empty() {
+        if self.models.is_empty() && !self.begun {
             return Err(NotServed::Nothing);
         }
         let names = || self.models.keys().cloned().collect();
         let name = match name.or(self.default_name()) {
             Some(name) => name,
+            None if self.models.is_empty() => return Err(NotServed::Empty),
             None => return Err(NotServed::NameNeeded { names: names() }),
         };
         match self.models.get_key_value(name) {
             Some((name, versions)) => Ok((name, versions)),
+            None if self.unloaded.contains_key(name) => {
+                Err(NotServed::Unavailable { name: name.to_owned(), reason: "it was unloaded; load it first" })
+            }
             None => Err(NotServed::UnknownModel { name: name.to_owned(), names: names() }),
         }
     }

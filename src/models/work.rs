@@ -80,7 +80,7 @@ impl Work {
         load::check_names(&source, &found)?;
         let opened: Vec<_> = found.iter().map(|found| load::open(&source, found)).collect::<Result<_, _>>()?;
         let starter = starter()?;
-        let mut roster = Roster { default: default_of(&source), ..Roster::default() };
+        let mut roster = Roster { default: default_of(&source), begun: true, ..Roster::default() };
         let mut all_tried = BTreeMap::new();
         for (found, (opened, tried)) in found.iter().zip(opened) {
             let handle = load::start(&starter, models, found, opened, &tried)?;
@@ -256,12 +256,19 @@ impl Work {
             return Err(broken.map_or_else(|| LoadError::unknown(name), |(_, error)| error.into()));
         }
         self.unloaded.remove(name);
+        models.publish(|roster| drop(roster.unloaded.remove(name)));
         let changes = self.apply(models, &listing, &Scope::Only(name.to_owned()));
         if changes.failed.is_empty() { Ok(changes) } else { Err(LoadError::Partly { problems: changes.failed }) }
     }
 
     pub(super) fn unload(&mut self, models: &Models, name: &str) -> Result<Changes, LoadError> {
-        if !models.rows().iter().any(|row| row.name == name) {
+        if self.unloaded.contains(name) {
+            // As was asked for.
+            return Ok(Changes::default());
+        }
+        let rows = models.rows().into_iter().filter(|row| row.name == name);
+        let versions: Vec<Version> = rows.map(|row| row.version).collect();
+        if versions.is_empty() {
             return Err(LoadError::unknown(name));
         }
         if models.roster().added.contains_key(name) {
@@ -269,6 +276,7 @@ impl Work {
         }
         let changes = self.forget_model(models, name);
         self.unloaded.insert(name.to_owned());
+        models.publish(|roster| drop(roster.unloaded.insert(name.to_owned(), versions)));
         Ok(changes)
     }
 

@@ -119,6 +119,7 @@ impl From<NotServed> for OipError {
     fn from(error: NotServed) -> Self {
         let (kind, code) = match error {
             NotServed::Nothing => return Self::not_ready(),
+            NotServed::Empty => (ErrorKind::Unavailable, "model_unavailable"),
             NotServed::NameNeeded { .. } => (ErrorKind::InvalidArgument, "model_needed"),
             NotServed::UnknownModel { .. } => (ErrorKind::NotFound, "unknown_model"),
             NotServed::UnknownVersion { .. } => (ErrorKind::NotFound, "unknown_version"),

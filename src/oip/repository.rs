@@ -39,6 +39,10 @@ impl Oip {
             entries.push(entry(row.name.clone()));
             entries.extend(Some(image_name(&row.name)).filter(|name| !taken(name)).map(entry));
         }
+        for (name, version) in self.models.unloaded().into_iter().filter(|_| !ready) {
+            let version = version.to_string();
+            entries.push(IndexEntry { name, version, state: "UNAVAILABLE", reason: "unloaded".to_owned() });
+        }
         entries
     }
 

@@ -96,7 +96,13 @@ impl fmt::Display for Story {
         for (key, value) in server.into_iter().chain(models) {
             write!(f, "\n  {key:<9} {value}")?;
         }
-        write!(f, "\n  {:<9} curl --data-binary @photo.jpg http://{}/api/v1/classify", "try", self.http)
+        let call = if self.models.is_empty() {
+            // Models come with SageMaker's calls.
+            format!("curl -d '{{\"model_name\": \"NAME\", \"url\": \"DIRECTORY\"}}' http://{}/models", self.http)
+        } else {
+            format!("curl --data-binary @photo.jpg http://{}/api/v1/classify", self.http)
+        };
+        write!(f, "\n  {:<9} {call}", "try")
     }
 }
 

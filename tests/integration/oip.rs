@@ -270,12 +270,24 @@ async fn models_come_and_go_by_name() {
     );
     assert_eq!(control("resnet20-cifar10/unload", r#"{"parameters":{"unload_dependents":false}}"#).await.status, 200);
     assert_eq!(server.get("/v2/models/resnet20-cifar10/ready").await.status, 503);
-    error(&send(server.post(TENSOR).json(&input(1, &json!({ "data": values(1) })))).await, 503);
+    let refused = send(server.post(TENSOR).json(&input(1, &json!({ "data": values(1) })))).await;
+    assert!(error(&refused, 503).contains("it was unloaded"), "{}", refused.json);
+    error(&server.get("/v2/models/nobody").await, 404);
+    assert!(
+        server.classify(photo("cat.jpg")).await.assert_problem(503, "model_unavailable").contains("load one first")
+    );
+    assert_eq!(server.get("/ping").await.status, 503);
+    let index = send(server.post("/v2/repository/index")).await;
+    let unloaded =
+        json!([{ "name": "resnet20-cifar10", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded" }]);
+    assert_eq!(index.json, unloaded);
+    assert_eq!(control("resnet20-cifar10/unload", "").await.status, 200, "it is as was asked for");
     assert_eq!(control("resnet20-cifar10/load", "{}").await.status, 200);
     assert_eq!(
         server.get("/v2/models/resnet20-cifar10/ready").await.json,
         json!({ "name": "resnet20-cifar10", "ready": true })
     );
+    assert_eq!(server.get("/ping").await.status, 200);
     error(&control("nobody/load", "").await, 404);
     error(&control("nobody/unload", "").await, 404);
     assert!(error(&control("resnet20-cifar10_image/unload", "").await, 400).contains("photo side"));

@@ -55,6 +55,9 @@ pub(super) fn routes() -> Routes {
     Routes::new().get("/v1/models", models, names).under("/v1/models/{*path}", |under| {
         under
             .post("/v1/models/{name}:predict", predict, predict_of("kservePredict"))
+            .post("/v1/models/{name}/versions/{version}:explain", not_offered, refused("kserveExplainVersion"))
+            .post("/v1/models/{name}/versions/{version}:classify", not_offered, refused("kserveClassifyVersion"))
+            .post("/v1/models/{name}/versions/{version}:regress", not_offered, refused("kserveRegressVersion"))
             .post("/v1/models/{name}:explain", not_offered, refused("kserveExplain"))
             .post("/v1/models/{name}:classify", not_offered, refused("kserveClassify"))
             .post("/v1/models/{name}:regress", not_offered, refused("kserveRegress"))

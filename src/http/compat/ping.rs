@@ -9,6 +9,7 @@ use crate::http::error::Ping;
 use crate::http::openapi::Operation;
 use crate::http::routes::Routes;
 use crate::http::{App, health};
+use crate::models::NotServed;
 
 pub(super) fn routes() -> Routes {
     let operation = Operation::new("ping", "Whether models answer, for SageMaker and TorchServe")
@@ -20,7 +21,9 @@ pub(super) fn routes() -> Routes {
 
 /// `GET /ping`, and whatever route Vertex AI has for it.
 pub(super) async fn ping(State(app): State<App>) -> Response {
-    match health::is_ready(&app) {
+    // A server whose models come and go begins with none and is well.
+    let answers = || app.multi_model.is_some() || !app.models.ready().is_empty();
+    match health::is_ready(&app).and_then(|()| if answers() { Ok(()) } else { Err(NotServed::Empty.into()) }) {
         Ok(()) => Json(Ping { status: "Healthy" }).into_response(),
         Err(problem) => problem.into_unhealthy(),
     }
