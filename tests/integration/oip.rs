@@ -274,7 +274,7 @@ async fn models_come_and_go_by_name() {
     assert!(error(&refused, 503).contains("it was unloaded"), "{}", refused.json);
     error(&server.get("/v2/models/nobody").await, 404);
     assert!(
-        server.classify(photo("cat.jpg")).await.assert_problem(503, "model_unavailable").contains("load one first")
+        server.classify(photo("cat.jpg")).await.assert_problem(503, "model_unavailable").contains("it was unloaded")
     );
     assert_eq!(server.get("/ping").await.status, 503);
     let index = send(server.post("/v2/repository/index")).await;

@@ -233,9 +233,10 @@ async fn models_are_loaded_and_unloaded_by_name() {
     tokio::task::spawn_blocking(move || {
         assert_eq!(models.unload("b").unwrap().unloaded, ["b version 1", "b version 2"]);
         assert!(models.get(Some("b"), None).is_err());
+        assert_eq!(models.unload("b").unwrap().unloaded, [""; 0], "it is as was asked for");
         assert_eq!(
-            models.unload("b").unwrap_err().to_string(),
-            "there is no model \"b\" in the places that are served"
+            models.unload("c").unwrap_err().to_string(),
+            "there is no model \"c\" in the places that are served"
         );
         assert_eq!(models.reload().loaded, [""; 0], "it comes back by name only");
         assert_eq!(models.load("b").unwrap().loaded, ["b version 1", "b version 2"]);
