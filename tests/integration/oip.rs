@@ -333,3 +333,23 @@ async fn an_api_that_is_switched_off_has_no_routes() {
     }
     assert_eq!(server.classify(photo("cat.jpg")).await.label(), "cat");
 }
+
+/// No photo makes scores infinite by itself: that is the model's fault, whoever asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_photo_that_the_model_fails_on_is_the_servers_fault_on_every_api() {
+    let server = TestServer::start(&["--model", "tests/models/nan"]).await;
+    let cat = photo("cat.jpg");
+    let instances = json!({ "instances": [{ "b64": base64::prelude::BASE64_STANDARD.encode(&cat) }] });
+    for request in [
+        server.post("/api/v1/classify").body(cat.clone()),
+        server.post("/v2/models/nan_image/infer").header(HEADER_LENGTH, "0").body(cat.clone()),
+        server.post("/").body(cat.clone()),
+        server.post("/v1/models/nan:predict").json(&instances),
+        server.post("/invocations").body(cat.clone()),
+        server.post("/predictions/nan").body(cat),
+    ] {
+        let answer = send(request).await;
+        assert_eq!(answer.status, 500, "{}", answer.json);
+        assert!(answer.json.to_string().contains("the server's log says why"), "{}", answer.json);
+    }
+}
