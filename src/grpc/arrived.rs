@@ -14,8 +14,7 @@ use crate::edge::UploadShare;
 use crate::oip::{InferRequest, OipError};
 use crate::pipeline::PreparePool;
 
-/// Messages up to this size are decoded where they are: typed contents of 256 KiB take less than a millisecond, and the way
-/// through the pool would wait for the photos there.
+/// Messages up to this size are decoded where they are: the way through the pool would wait for the photos there.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 /// Longest name and id that are kept beside the request.
 const NAME_BYTES_MAX: usize = 1024;

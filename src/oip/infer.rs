@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Tensors up to this size are taken apart where they are; larger ones in the pool, since an async thread must not compute
-/// for long. Reading 256 KiB takes about 50 microseconds.
+/// for long.
 const INLINE_BYTES_MAX: usize = 256 * 1024;
 
 /// Longest id, and longest text among the parameters.

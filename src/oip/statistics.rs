@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::describe::Empty;
 use super::{Face, Oip, OipError, image_name};
 use crate::models::Handle;
 use crate::telemetry::tally::Sum;
@@ -26,16 +27,12 @@ pub struct ModelStatistics {
     /// By outcome and by stage.
     pub inference_stats: InferenceStatistics,
     /// Of answers in parts, which there are none.
-    pub response_stats: Nothing,
+    pub response_stats: Empty,
     /// By the images in a run.
     pub batch_stats: Vec<BatchStatistics>,
     /// Memory by device; not told.
     pub memory_usage: [u8; 0],
 }
-
-/// An empty object.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-pub struct Nothing {}
 
 /// Sums: over requests where it says how they ended, over images where it says where their time went.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -129,7 +126,7 @@ impl ModelStatistics {
             inference_count: counts.images(),
             execution_count: counts.runs.values().map(|runs| runs.count).sum(),
             inference_stats: InferenceStatistics::of(&counts),
-            response_stats: Nothing {},
+            response_stats: Empty {},
             batch_stats: counts.runs.iter().map(|(&images, &runs)| BatchStatistics::of(images, runs)).collect(),
             memory_usage: [],
         }

@@ -12,10 +12,10 @@ use crate::oip::OipError;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
-/// JSON up to this size is read where it is; more in the pool, since an async thread must not compute for long. 16 KiB
-/// take about 100 microseconds.
+/// JSON up to this size is read where it is; more in the pool, since an async thread must not compute for long.
+/// Far less than for binary tensors: each number is parsed.
 const INLINE_JSON_BYTES_MAX: usize = 16 * 1024;
-/// A body that is copied is small up to this size: 256 KiB take about 20 microseconds.
+/// A body that is only copied is small up to this size.
 const INLINE_COPY_BYTES_MAX: usize = 256 * 1024;
 /// Answers whose values are up to this size are written where they are.
 const INLINE_ANSWER_BYTES_MAX: usize = 16 * 1024;
