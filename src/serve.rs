@@ -6,6 +6,7 @@
 mod ports;
 mod ready;
 mod story;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -70,7 +71,10 @@ async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Resu
     let server = Server::bind(settings).await?;
     let serving = async {
         server.load(started).await?;
-        anyhow::Ok(server.keep_up(hangups).await)
+        anyhow::Ok(tokio::select! {
+            name = server.keep_up(hangups) => name,
+            () = server.watch() => unreachable!("the watchdog does not end"),
+        })
     };
     let name = tokio::select! {
         name = signals.next() => name,
@@ -193,6 +197,11 @@ impl Server {
         }
     }
 
+    /// Watches over the models until it is dropped, which is its stop.
+    pub async fn watch(&self) {
+        watchdog::watch(&self.models, &self.lifecycle, self.settings.stuck_after()).await;
+    }
+
     /// Does what SIGHUP does: loads what is new, replaces what has changed, unloads what is gone.
     pub async fn reload(&self) -> Changes {
         let models = self.models.clone();
@@ -226,7 +235,10 @@ impl Server {
         }
         self.lifecycle.advance(Phase::Draining);
         let drained = self.ports.drained().await;
-        // With the last handles the engines go, which joins their workers: a batch of callers that left may still run.
+        // Nobody waits for the runs that still go on. With the last handles the engines go, which joins their workers.
+        for model in self.models.ready() {
+            model.stop_runs();
+        }
         let models = self.models;
         let stopped = tokio::task::spawn_blocking(move || models.stop());
         match tokio::time::timeout(ENGINE_STOP_TIME, stopped).await {

@@ -1,7 +1,10 @@
-//! Signals -> one drain.
+//! Signals -> one drain; and whether the server is fit to be asked.
 //!
 //! The first Ctrl-C or SIGTERM starts the drain; the second ends the process at once. Everyone who must know watches the
 //! same [`Phase`].
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -18,31 +21,61 @@ pub enum Phase {
     Draining,
 }
 
+/// Why the server should not be asked, though its phase says that it can be.
+#[derive(Debug, Clone)]
+pub struct Ailing {
+    /// In a sentence.
+    pub what: Arc<str>,
+    /// When it began, whatever else came to it.
+    pub since: Instant,
+}
+
+#[derive(Debug, Clone)]
+struct Life {
+    phase: Phase,
+    ailing: Option<Ailing>,
+}
+
 /// Moves the server from phase to phase. One per server; the others hold a [`Phases`].
 #[derive(Debug)]
-pub struct Lifecycle(watch::Sender<Phase>);
+pub struct Lifecycle(watch::Sender<Life>);
 
 /// Sees the phase. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Phases(watch::Receiver<Phase>);
+pub struct Phases(watch::Receiver<Life>);
 
 impl Lifecycle {
     /// A server that is starting.
     #[must_use]
     pub fn new() -> Self {
-        Self(watch::Sender::new(Phase::Starting))
+        Self(watch::Sender::new(Life { phase: Phase::Starting, ailing: None }))
     }
 
     /// Moves on to `phase`; a phase that has passed is not entered again, so that a model that becomes ready during the
     /// drain does not turn readiness back on.
     pub fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|current| {
-            let moves = phase > *current;
+            let moves = phase > current.phase;
             if moves {
-                *current = phase;
+                current.phase = phase;
             }
             moves
         });
+    }
+
+    /// Says what ails the server, or that nothing does. True if it was well and is not, or the other way round.
+    pub fn ails(&self, what: Option<&str>) -> bool {
+        let mut turned = false;
+        self.0.send_if_modified(|life| {
+            if life.ailing.as_ref().map(|ailing| &*ailing.what) == what {
+                return false;
+            }
+            turned = life.ailing.is_some() != what.is_some();
+            let since = life.ailing.as_ref().map_or_else(Instant::now, |ailing| ailing.since);
+            life.ailing = what.map(|what| Ailing { what: what.into(), since });
+            true
+        });
+        turned
     }
 
     /// A view for others.
@@ -62,13 +95,34 @@ impl Phases {
     /// The phase now.
     #[must_use]
     pub fn now(&self) -> Phase {
-        *self.0.borrow()
+        self.0.borrow().phase
+    }
+
+    /// What ails the server, if anything does.
+    #[must_use]
+    pub fn ailing(&self) -> Option<Ailing> {
+        self.0.borrow().ailing.clone()
+    }
+
+    /// The server is in [`Phase::Ready`] and nothing ails it.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let life = self.0.borrow();
+        life.phase == Phase::Ready && life.ailing.is_none()
+    }
+
+    /// Waits until something has changed since the last call.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The server is gone, and with it whoever asks.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until `phase` is reached or passed.
     pub async fn reached(&mut self, phase: Phase) {
         // An error means that the server is gone, which is past every phase.
-        let _ = self.0.wait_for(|current| *current >= phase).await;
+        let _ = self.0.wait_for(|life| life.phase >= phase).await;
     }
 }
 

@@ -153,6 +153,7 @@ fn defaults() -> BatchSettings {
         instances: None,
         intra_op_threads: None,
         decode_threads: None,
+        stuck_after: None,
     }
 }
 

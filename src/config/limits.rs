@@ -44,6 +44,8 @@ pub const GRPC_STREAM_REQUESTS_MAX: usize = 32;
 pub const GRPC_STREAM_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Images that wait for a worker, in preparation or prepared. Above it requests get 503 at once.
 pub const QUEUE_IMAGES_MAX: usize = 256;
+/// How long a run of a model may take, in times of `REQUEST_TIMEOUT`. By then nobody waits for it any more.
+pub const STUCK_AFTER_TIMEOUTS: u32 = 3;
 /// How long a batch waits for company while cores are free.
 pub const BATCH_DELAY: Duration = Duration::ZERO;
 /// Width of an image in pixels.

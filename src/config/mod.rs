@@ -14,6 +14,7 @@ mod values;
 mod work;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Command, FromArgMatches as _};
@@ -117,6 +118,14 @@ impl Settings {
                 ),
             ),
             (
+                self.stuck_after() <= *http.request_timeout,
+                format!(
+                    "stuck_after ({}) is not above request_timeout ({}): images that wait their time would pass for stuck",
+                    humantime::format_duration(self.stuck_after()),
+                    http.request_timeout
+                ),
+            ),
+            (
                 http.body_bytes_max > http.upload_memory_max,
                 format!(
                     "body_bytes_max ({}) is above upload_memory_max ({}): such an upload could never be accepted",
@@ -152,6 +161,12 @@ impl Settings {
 }
 
 impl Settings {
+    /// How long a run may take: its own bound, or some times that of a request, whose images wait at most so long.
+    #[must_use]
+    pub fn stuck_after(&self) -> Duration {
+        self.batch.stuck_after.map_or(*self.http.request_timeout * limits::STUCK_AFTER_TIMEOUTS, |time| *time)
+    }
+
     /// The port of gRPC: its own, or the usual one; any, where that of HTTP is any.
     #[must_use]
     pub fn grpc_port(&self) -> u16 {

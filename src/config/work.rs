@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use humantime::Duration as Time;
 
 use super::limits;
-use super::values::{count, duration, size, size_text};
+use super::values::{count, duration, positive_duration, size, size_text};
 use crate::pipeline::decode::ScaledDecode;
 use crate::pipeline::infer::{CudnnSearch, PrecisionChoice, ProviderChoice};
 
@@ -61,6 +61,11 @@ pub struct BatchSettings {
     /// How long an image waits for company while cores are free. 0s never waits: batches form while cores are busy.
     #[arg(long, env = "RESIDUAL_BATCH_DELAY", value_name = "TIME", default_value_t = limits::BATCH_DELAY.into(), value_parser = duration)]
     pub batch_delay: Time,
+
+    /// A run of a model that takes longer is stopped. Where that does not help, or nobody takes what waits, readiness goes off
+    /// until the model answers again. Default: three times --request-timeout.
+    #[arg(long, env = "RESIDUAL_STUCK_AFTER", value_name = "TIME", value_parser = positive_duration)]
+    pub stuck_after: Option<Time>,
 
     /// Instances of each model. Default: as the load asks, from one with all cores to one for each core; two streams on a
     /// GPU.

@@ -22,7 +22,11 @@ pub(super) struct Health(pub(super) Phases);
 impl health_server::Health for Health {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = &request.get_ref().service;
-        if is_known(service) { Ok(Response::new(of(self.0.now()))) } else { Err(status::unknown_service(service)) }
+        if is_known(service) {
+            Ok(Response::new(said(serving(&self.0))))
+        } else {
+            Err(status::unknown_service(service))
+        }
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -47,21 +51,21 @@ impl Watch {
     /// The next thing to say, once there is one. A service that is not known may become known, says the protocol; here
     /// none ever does.
     async fn next(self, known: bool) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
-        let status = |phase: Phase| if known { serving(phase) } else { ServingStatus::ServiceUnknown };
+        let status = |phases: &Phases| if known { serving(phases) } else { ServingStatus::ServiceUnknown };
         let (mut phases, told) = match self {
             Self::Begin(phases) => {
-                let status = status(phases.now());
+                let status = status(&phases);
                 return Some((Ok(said(status)), Self::Told(phases, status)));
             }
             Self::Told(phases, told) => (phases, told),
             Self::Ended => return None,
         };
-        for phase in [Phase::Ready, Phase::Leaving, Phase::Draining] {
-            phases.reached(phase).await;
-            let status = status(phases.now());
+        while phases.now() < Phase::Draining {
+            let status = status(&phases);
             if status != told {
                 return Some((Ok(said(status)), Self::Told(phases, status)));
             }
+            phases.changed().await;
         }
         // Whoever watches would keep its connection open.
         Some((Err(status::shutting_down()), Self::Ended))
@@ -72,15 +76,8 @@ fn is_known(service: &str) -> bool {
     service == SERVER || service == SERVICE_NAME
 }
 
-fn serving(phase: Phase) -> ServingStatus {
-    match phase {
-        Phase::Ready => ServingStatus::Serving,
-        Phase::Starting | Phase::Leaving | Phase::Draining => ServingStatus::NotServing,
-    }
-}
-
-fn of(phase: Phase) -> HealthCheckResponse {
-    said(serving(phase))
+fn serving(phases: &Phases) -> ServingStatus {
+    if phases.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
 fn said(status: ServingStatus) -> HealthCheckResponse {
@@ -108,6 +105,10 @@ mod tests {
         let mut next = async || watch.next().await.unwrap().map(|said| said.status());
         assert_eq!(next().await.unwrap(), ServingStatus::NotServing);
         lifecycle.advance(Phase::Ready);
+        assert_eq!(next().await.unwrap(), ServingStatus::Serving);
+        assert!(lifecycle.ails(Some("a run hangs")));
+        assert_eq!(next().await.unwrap(), ServingStatus::NotServing);
+        assert!(lifecycle.ails(None));
         assert_eq!(next().await.unwrap(), ServingStatus::Serving);
         lifecycle.advance(Phase::Leaving);
         assert_eq!(next().await.unwrap(), ServingStatus::NotServing);

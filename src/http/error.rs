@@ -47,6 +47,7 @@ pub enum ProblemKind {
     NotEnoughMemory,
     LoadFailed,
     NotReady,
+    Unhealthy,
     /// The pipeline's own kinds.
     Failed(Failure),
     /// Those of the Open Inference Protocol, with their code.
@@ -91,6 +92,7 @@ impl ProblemKind {
             Self::NotEnoughMemory => (S::INSUFFICIENT_STORAGE, "not_enough_memory", "The model does not fit"),
             Self::LoadFailed => (S::UNPROCESSABLE_ENTITY, "load_failed", "The model could not be loaded"),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The server is starting"),
+            Self::Unhealthy => (S::SERVICE_UNAVAILABLE, "unhealthy", "A model does not answer"),
             Self::Failed(failure) => {
                 let (status, title) = Self::failed(failure);
                 (status, failure.code(), title)
@@ -154,6 +156,7 @@ impl ProblemKind {
         matches!(
             self,
             Self::NotReady
+                | Self::Unhealthy
                 | Self::ModelUnavailable
                 | Self::Failed(Failure::Overloaded | Failure::ShuttingDown)
                 | Self::Oip(ErrorKind::Unavailable, _)

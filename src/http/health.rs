@@ -1,5 +1,7 @@
 //! What probes and collectors ask.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
@@ -12,7 +14,7 @@ use super::error::{Problem, ProblemKind};
 use super::openapi::Operation;
 use super::routes::Routes;
 use crate::pipeline::Failure;
-use crate::shutdown::Phase;
+use crate::shutdown::{Ailing, Phase};
 
 /// The content type of the metrics.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -20,9 +22,10 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The routes of probes and collectors.
 pub(super) fn routes() -> Routes {
     let health = |id, summary| Operation::new(id, summary).tag("health");
-    let closed = [ProblemKind::NotReady, ProblemKind::Failed(Failure::ShuttingDown)];
+    let ill = [ProblemKind::Unhealthy];
+    let closed = [ProblemKind::NotReady, ProblemKind::Unhealthy, ProblemKind::Failed(Failure::ShuttingDown)];
     Routes::new()
-        .get("/health/live", live, health("live", "The process answers").ok::<Health>("It does"))
+        .get("/health/live", live, health("live", "The process answers").ok::<Health>("It does").problems(&ill))
         .get("/health/ready", ready, health("ready", "The models are warm").ok::<Health>("They are").problems(&closed))
         .get("/metrics", metrics, health("metrics", "Prometheus metrics").ok_text("Prometheus text exposition, 0.0.4"))
 }
@@ -41,10 +44,16 @@ enum Status {
     Ready,
 }
 
-/// The process runs and answers.
-async fn live() -> Json<Health> {
-    Json(Health { status: Status::Live })
+/// The process answers, and what ails it may still pass.
+async fn live(State(app): State<App>) -> Result<Json<Health>, Problem> {
+    match app.phases.ailing() {
+        Some(ailing) if ailing.since.elapsed() > AILING_TIME_MAX => Err(unhealthy(&ailing)),
+        _ => Ok(Json(Health { status: Status::Live })),
+    }
 }
+
+/// After so long a restart helps more than waiting does. Readiness has been off all the time.
+const AILING_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The models are warm and no signal has come.
 async fn ready(State(app): State<App>) -> Result<Json<Health>, Problem> {
@@ -55,7 +64,7 @@ async fn ready(State(app): State<App>) -> Result<Json<Health>, Problem> {
 pub(super) fn is_ready(app: &App) -> Result<(), Problem> {
     match app.phases.now() {
         Phase::Starting => Err(not_ready()),
-        Phase::Ready => Ok(()),
+        Phase::Ready => app.phases.ailing().map_or(Ok(()), |ailing| Err(unhealthy(&ailing))),
         Phase::Leaving | Phase::Draining => Err(Problem::shutting_down()),
     }
 }
@@ -70,6 +79,10 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
         engine.refresh_metrics();
     }
     ([(header::CONTENT_TYPE, EXPOSITION)], app.metrics.render())
+}
+
+fn unhealthy(ailing: &Ailing) -> Problem {
+    Problem::new(ProblemKind::Unhealthy, format!("{}; requests are still tried", ailing.what))
 }
 
 pub(super) fn not_ready() -> Problem {

@@ -112,13 +112,14 @@ impl Oip {
     /// The models are warm and no signal has come.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.phases.now() == Phase::Ready
+        self.phases.is_ready()
     }
 
     /// Whether this model answers now. A model of no such name does not.
     #[must_use]
     pub fn is_model_ready(&self, name: &str, version: Option<&str>) -> bool {
-        self.is_ready() && self.face(name, version).is_ok()
+        let well = |face: Face| face.engine().ailment().is_none();
+        self.phases.now() == Phase::Ready && self.face(name, version).is_ok_and(well)
     }
 
     /// The face that a name means. A model whose own name ends in `_image` comes before the photo side of another.

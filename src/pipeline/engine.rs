@@ -2,8 +2,10 @@
 //! strings them together.
 
 mod ask;
+mod health;
 
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,8 +13,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use ask::{Ask, Counted};
+pub use health::Ailment;
 
-use super::batch::{self, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Queue};
+use super::batch::{self, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Pulse, Queue, Telling};
 use super::choose::{Chooser, Chosen};
 use super::infer::{
     Batch, BatchForm, BatchSupport, Contract, Element, Environment, GpuOptions, Infer, InferError, InstanceGroup,
@@ -88,6 +91,8 @@ pub struct Engine {
     pool: PreparePool,
     queue: Arc<ModelQueue>,
     metrics: ModelMetrics,
+    pulse: Arc<Pulse>,
+    ailment: Mutex<Option<Ailment>>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -223,7 +228,10 @@ impl Engine {
         let limits = BatchLimits { images_max, delay: batch_delay, fixed };
         let queue = Queue::new(execution.queue_images_max, limits, &cores, groups);
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
-        let mut engine = Self { spec, contract, execution, pool, queue, metrics, workers: Vec::new() };
+        metrics.healthy(true);
+        let pulse = Arc::new(Pulse::new(runs_max));
+        let (ailment, workers) = (Mutex::default(), Vec::new());
+        let mut engine = Self { spec, contract, execution, pool, queue, metrics, pulse, ailment, workers };
         for index in 0..runs_max {
             engine.start_worker(index)?;
         }
@@ -252,11 +260,19 @@ impl Engine {
     /// Starts one worker, which serves the queue until that is closed.
     fn start_worker(&mut self, index: usize) -> Result<(), InferError> {
         let (queue, spec, metrics) = (Arc::clone(&self.queue), Arc::clone(&self.spec), self.metrics.clone());
+        let pulse = Arc::clone(&self.pulse);
         let reading = self.contract.signature.output.reading();
         // Joined when the engine is dropped; the closed queue is its stop.
         let worker = std::thread::Builder::new()
             .name(format!("infer-{index}"))
-            .spawn(move || batch::work(&queue, Answering { reading, labels: &spec.labels }, &metrics))
+            .spawn(move || {
+                let answering = Answering { reading, labels: &spec.labels };
+                let telling = Telling { metrics: &metrics, pulse: &pulse, worker: index };
+                // Runs have a net of their own. Whatever else panics costs the images at hand, and never the worker.
+                while catch_unwind(AssertUnwindSafe(|| batch::work(&queue, answering, telling))).is_err() {
+                    tracing::error!(model = spec.name, "a worker panicked, which is a bug; it goes on");
+                }
+            })
             .map_err(|error| InferError::Model {
                 model: self.spec.name.clone(),
                 cause: format!("start a thread: {error}"),

@@ -17,7 +17,7 @@ pub mod preprocess;
 pub mod proof;
 pub mod types;
 
-pub use engine::{Ask, Engine, EngineOptions, Execution, Loaded, Model, ModelSpec};
+pub use engine::{Ailment, Ask, Engine, EngineOptions, Execution, Loaded, Model, ModelSpec};
 pub use error::{ClassifyError, Failure};
 pub use prepare::PreparePool;
 pub use types::{Classification, Image, ImageFormat, ImageInfo, Prediction, Sample, SampleShape};

@@ -32,6 +32,7 @@ pub struct Metrics {
     batch_images: HistogramVec,
     runs: IntCounterVec,
     queue_images: IntGaugeVec,
+    model_healthy: IntGaugeVec,
     model_info: GaugeVec,
     /// Requests that are being answered now.
     pub requests_in_flight: IntGauge,
@@ -110,6 +111,14 @@ impl Metrics {
                 )
                 .expect("metric names are constants"),
             ),
+            model_healthy: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("residual_model_healthy", "1 while runs of the model end and bring answers, else 0."),
+                    &["model", "version"],
+                )
+                .expect("metric names are constants"),
+            ),
             model_info: register(
                 &registry,
                 GaugeVec::new(
@@ -143,6 +152,7 @@ impl Metrics {
             batch_images: self.batch_images.with_label_values(&[model, version]),
             runs: self.runs.clone(),
             queue_images: self.queue_images.with_label_values(&[model, version]),
+            healthy: self.model_healthy.with_label_values(&[model, version]),
             tally: Arc::default(),
             model: model.to_owned(),
             version: version.to_owned(),
@@ -161,6 +171,7 @@ impl Metrics {
         let _ = self.model_info.remove_label_values(&info.labels());
         if gone {
             let _ = self.queue_images.remove_label_values(&[info.model, info.version]);
+            let _ = self.model_healthy.remove_label_values(&[info.model, info.version]);
         }
     }
 
@@ -186,6 +197,7 @@ impl Metrics {
         forget(&self.batch_images, model);
         forget(&self.runs, model);
         forget(&self.queue_images, model);
+        forget(&self.model_healthy, model);
         forget(&self.model_info, model);
     }
 
@@ -244,6 +256,7 @@ pub struct ModelMetrics {
     batch_images: Histogram,
     runs: IntCounterVec,
     queue_images: IntGauge,
+    healthy: IntGauge,
     tally: Arc<Tally>,
 }
 
@@ -270,6 +283,11 @@ impl ModelMetrics {
     /// Shows how many prepared images wait for a worker now.
     pub fn queue_len(&self, len: usize) {
         self.queue_images.set(i64::try_from(len).unwrap_or(i64::MAX));
+    }
+
+    /// Shows whether runs of the model end and bring answers.
+    pub fn healthy(&self, healthy: bool) {
+        self.healthy.set(i64::from(healthy));
     }
 
     /// What was counted since the model was loaded.

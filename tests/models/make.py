@@ -122,6 +122,55 @@ model("colours", [*pooled(), node("Gemm", ["means", "same"], ["logits"])], [logi
 # NaN for every picture darker than gray.
 model("nan", [*pooled(), node("Sqrt", ["means"], ["logits"])], [logits], reading=None)
 
+
+def light():
+    """`light`: 0 for every picture but those near white, which have 0.1 at most."""
+    return [
+        node("ReduceMin", ["means"], ["darkest"], axes=[1], keepdims=0),
+        node("ReduceMax", ["darkest"], ["lightest"], axes=[0], keepdims=0),
+        node("Sub", ["lightest", "threshold"], ["above"]),
+        node("Relu", ["above"], ["light"]),
+    ]
+
+
+THRESHOLD = constant("threshold", 0.9)
+# A run with a white picture fails.
+model(
+    "throws-on-white",
+    [
+        *pooled(),
+        *light(),
+        node("Mul", ["light", "much"], ["far"]),
+        node("Cast", ["far"], ["index"], to=INDEX),
+        node("Gather", ["nothing", "index"], ["zero"]),
+        node("Add", ["means", "zero"], ["logits"]),
+    ],
+    [logits],
+    weights=[THRESHOLD, constant("much", 1e3), constant("nothing", [0.0])],
+    reading=None,
+)
+# A run with a white picture does not end.
+rounds = helper.make_graph(
+    [node("Identity", ["go"], ["on"]), node("Mul", ["sum", "sum"], ["next"])],
+    "rounds",
+    [value("round", [], INDEX), value("go", [], TensorProto.BOOL), value("sum", [])],
+    [value("on", [], TensorProto.BOOL), value("next", [])],
+)
+model(
+    "hangs-on-white",
+    [
+        *pooled(),
+        *light(),
+        node("Mul", ["light", "much"], ["many"]),
+        node("Cast", ["many"], ["trips"], to=INDEX),
+        node("Loop", ["trips", "", "zero"], ["sum"], body=rounds),
+        node("Add", ["means", "sum"], ["logits"]),
+    ],
+    [logits],
+    weights=[THRESHOLD, constant("much", 1e13), constant("zero", 0.0)],
+    reading=None,
+)
+
 # --- inputs
 model(
     "nhwc",

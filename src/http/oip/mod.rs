@@ -177,8 +177,8 @@ async fn model_ready_version(State(app): State<App>, path: Named<(String, String
 fn readiness(oip: &Oip, name: &str, version: Option<&str>) -> Result<Response, V2Problem> {
     match oip.face(name, version) {
         Err(error) if error.kind == crate::oip::ErrorKind::NotFound => Err(error.into()),
-        face => {
-            let ready = oip.is_ready() && face.is_ok();
+        _ => {
+            let ready = oip.is_model_ready(name, version);
             Ok(with_readiness(ready, Json(ModelReady { name: name.to_owned(), ready })))
         }
     }

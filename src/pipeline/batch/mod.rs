@@ -5,15 +5,17 @@
 
 mod cores;
 mod decide;
+mod pulse;
 mod queue;
 mod reply;
 mod worker;
 
 pub use cores::Cores;
 pub use decide::{BatchLimits, Decision, Group, Room, decide};
+pub use pulse::Pulse;
 pub use queue::{Instances, Place, Queue, Run, Taken, Waiting};
 pub use reply::{Answer, Reply, Row, RowOf, Scored};
-pub use worker::{Answering, Job, Lane, work};
+pub use worker::{Answering, Job, Lane, Telling, work};
 
 /// Why an image got no batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

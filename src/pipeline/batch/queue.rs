@@ -252,6 +252,12 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How long the oldest image has waited.
+    #[must_use]
+    pub fn oldest(&self, now: Instant) -> Option<Duration> {
+        self.lock().waiting.front().map(|entry| now.saturating_duration_since(entry.since))
+    }
+
     /// Number of images waiting.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use super::BatchError;
+use super::pulse::Pulse;
 use super::queue::{Queue, Taken, Waiting};
 use super::reply::Reply;
 use crate::pipeline::infer::{Batch, Infer, InferError, RawScores, Reading};
@@ -52,12 +53,24 @@ pub struct Lane<M> {
     pub batch: Batch,
 }
 
+/// What a worker tells about its runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Telling<'a> {
+    /// To those who read metrics,
+    pub metrics: &'a ModelMetrics,
+    /// and to the watchdog.
+    pub pulse: &'a Pulse,
+    /// The number of the worker in `pulse`.
+    pub worker: usize,
+}
+
 /// Serves `queue` until it is closed and empty.
 pub fn work<M: Infer + Send + 'static>(
     queue: &Queue<Job, Box<Lane<M>>>,
     answering: Answering<'_>,
-    metrics: &ModelMetrics,
+    telling: Telling<'_>,
 ) {
+    let Telling { metrics, pulse, worker } = telling;
     let mut taken = Taken::default();
     while let Some(mut run) = queue.take(&mut taken) {
         for job in taken.late.drain(..) {
@@ -66,12 +79,18 @@ pub fn work<M: Infer + Send + 'static>(
         if !taken.batch.is_empty() {
             let Lane { model, batch } = &mut *run.instance;
             let started = Instant::now();
+            pulse.begin(worker, model.brake());
             let scores = infer(&taken.batch, model, batch);
+            let stopped = pulse.end(worker);
             let took = started.elapsed();
+            let scores = match scores {
+                Err(_) if stopped => Err(InferError::Stopped { batch_len: taken.batch.len(), seconds: took.as_secs() }),
+                scores => scores,
+            };
             metrics.run(taken.batch.len(), run.cores, took);
             // Others may compute while this thread hands out the answers.
             queue.give_back(run);
-            answer(&mut taken.batch, scores, took, answering);
+            pulse.answered(answer(&mut taken.batch, scores, took, answering));
         } else {
             queue.give_back(run);
         }
@@ -90,13 +109,13 @@ fn infer(jobs: &[(Job, Duration)], model: &mut dyn Infer, batch: &mut Batch) -> 
     catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(InferError::Panicked))
 }
 
-/// Answers every caller.
+/// Answers every caller. Tells whether any got more than an error.
 fn answer(
     jobs: &mut Vec<(Job, Duration)>,
     scores: Result<RawScores, InferError>,
     infer: Duration,
     answering: Answering<'_>,
-) {
+) -> bool {
     let batch_len = jobs.len();
     let scores = match scores {
         Ok(scores) => scores,
@@ -105,19 +124,24 @@ fn answer(
             for (job, _) in jobs.drain(..) {
                 job.reply.fail(error.clone().into());
             }
-            return;
+            return false;
         }
     };
+    let mut any = false;
     for (index, (job, queued)) in jobs.drain(..).enumerate() {
         let Job { mut times, reply, .. } = job;
         times.set(Stage::Queue, queued);
         times.set(Stage::Infer, infer);
         times.batch_len = batch_len;
         match scores.row(index) {
-            Ok(row) => reply.answer(row, answering, times),
+            Ok(row) => {
+                any = true;
+                reply.answer(row, answering, times);
+            }
             Err(error) => reply.fail(error.into()),
         }
     }
+    any
 }
 
 #[cfg(test)]

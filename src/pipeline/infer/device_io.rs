@@ -11,8 +11,8 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::{IoBinding, Session, SessionOutputs};
 use ort::value::{PrimitiveTensorElementType, Tensor};
 
-use super::Batch;
 use super::tensors::Values;
+use super::{Batch, Brake};
 
 /// The pinned tensors of one session.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ impl DeviceIo {
     pub(super) fn run<'s>(
         &'s mut self,
         session: &'s mut Session,
+        brake: &'s Brake,
         batch: &Batch,
         input: &str,
         output: &str,
@@ -64,7 +65,7 @@ impl DeviceIo {
             Values::F64(values) => bind(binding, allocator, &mut tensors.f64, input, shape, values),
         }?;
         binding.bind_output_to_device(output, memory)?;
-        let outputs = session.run_binding(binding)?;
+        let outputs = session.run_binding_with_options(binding, brake.options())?;
         Ok(outputs)
     }
 }

@@ -4,6 +4,7 @@
 //! leaves it open, into a [`Contract`]; what a run returns is checked against it, so that a NaN or a wrong shape is an
 //! error and never an answer.
 
+mod brake;
 mod device_io;
 mod environment;
 mod instances;
@@ -18,6 +19,7 @@ mod signature;
 mod tensors;
 mod trial;
 
+pub use brake::Brake;
 pub use environment::{Environment, preload};
 pub(super) use instances::images_per_second;
 pub use instances::{Instances, OneImage};
@@ -41,11 +43,20 @@ pub trait Infer: std::fmt::Debug {
     /// # Errors
     /// If the run fails or returns anything but that shape.
     fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError>;
+
+    /// What ends a run that takes too long, if anything can.
+    fn brake(&self) -> Option<Brake> {
+        None
+    }
 }
 
 impl<T: Infer + ?Sized> Infer for Box<T> {
     fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError> {
         (**self).infer(batch)
+    }
+
+    fn brake(&self) -> Option<Brake> {
+        (**self).brake()
     }
 }
 
@@ -141,6 +152,14 @@ pub enum InferError {
         class: usize,
         /// `NaN`, `inf` or `-inf`.
         value: String,
+    },
+    /// The run was stopped because it took too long.
+    #[error("a run of {batch_len} was stopped after {seconds} s: no run should take that long (--stuck-after)")]
+    Stopped {
+        /// Images in the batch.
+        batch_len: usize,
+        /// How long it had taken.
+        seconds: u64,
     },
     /// The call into the runtime panicked.
     #[error("the runtime's binding panicked during a run")]

@@ -15,7 +15,7 @@ use super::register::{EngineShapes, SessionOptions};
 use super::shared::{Optimised, Shared};
 use super::signature::{Element, Scores, Signature};
 use super::tensors::Values;
-use super::{Batch, Environment, Infer, InferError, RawScores};
+use super::{Batch, Brake, Environment, Infer, InferError, RawScores};
 
 /// Where a model's ONNX bytes are.
 #[derive(Debug, Clone)]
@@ -56,6 +56,7 @@ pub struct Session {
     ort: ort::session::Session,
     signature: Signature,
     device_io: Option<DeviceIo>,
+    brake: Brake,
 }
 
 /// What a session is made from, but for the graph.
@@ -140,7 +141,8 @@ impl Making<'_> {
             true => Some(DeviceIo::pinned(&ort, self.options.gpu.device).map_err(|error| self.failed(error))?),
             false => None,
         };
-        Ok(Session { ort, signature: self.signature.clone(), device_io })
+        let brake = Brake::new().map_err(|error| self.failed(error))?;
+        Ok(Session { ort, signature: self.signature.clone(), device_io, brake })
     }
 }
 
@@ -173,11 +175,11 @@ impl Infer for Session {
     fn infer(&mut self, batch: &Batch) -> Result<RawScores, InferError> {
         let batch_len = batch.len();
         let failed = |cause: ort::Error| InferError::Run { batch_len, cause: cause.to_string() };
-        let Self { ort, signature, device_io } = self;
+        let Self { ort, signature, device_io, brake } = self;
         let (input, output) = (signature.input.name.as_str(), &signature.output);
         let outputs = match device_io {
-            Some(device_io) => device_io.run(ort, batch, input, &output.name),
-            None => view(batch).and_then(|view| ort.run(ort::inputs![input => view])),
+            Some(device_io) => device_io.run(ort, brake, batch, input, &output.name),
+            None => view(batch).and_then(|view| ort.run_with_options(ort::inputs![input => view], brake.options())),
         }
         .map_err(failed)?;
         // Checked when the session was made.
@@ -197,6 +199,10 @@ impl Infer for Session {
             values.iter_mut().filter(|value| **value == f32::NEG_INFINITY).for_each(|value| *value = f32::MIN);
         }
         RawScores::new(shape, values, batch.rows(), output.width())
+    }
+
+    fn brake(&self) -> Option<Brake> {
+        Some(self.brake.clone())
     }
 }
 

@@ -91,7 +91,8 @@ impl Bench {
             reading: Reading { scores: Scores::Logits, background: false },
             labels: &Labels::new(["zero", "one"]),
         };
-        work(&self.queue, answering, &Metrics::new().model("fake", "1"));
+        let (metrics, pulse) = (Metrics::new().model("fake", "1"), Pulse::new(1));
+        work(&self.queue, answering, Telling { metrics: &metrics, pulse: &pulse, worker: 0 });
         let batches = std::mem::take(&mut *self.batches.lock().unwrap());
         (self.callers.iter_mut().map(oneshot::Receiver::try_recv).collect(), batches)
     }
