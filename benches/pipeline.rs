@@ -139,6 +139,7 @@ fn engine_of_nothing() -> Engine {
             batch_images_max: 8,
             batch_delay_ms: 0.0,
             queue_images_max: 256,
+            queue_delay_max_ms: None,
         },
         cores: Cores::new(cores()),
         batch_delay: Duration::ZERO,

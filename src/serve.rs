@@ -150,7 +150,8 @@ impl Server {
             let mut decided = None;
             models.begin::<anyhow::Error>(source_of(&settings), || {
                 let ready = ready_runtime(&settings.runtime)?;
-                let starter = starter(&ready, &settings.runtime, &settings.batch, pool, metrics);
+                let mut starter = starter(&ready, &settings.runtime, &settings.batch, pool, metrics);
+                starter.options.queue_delay_max = Some(settings.queue_delay_max());
                 decided = Some(ready);
                 Ok(starter)
             })?;
@@ -303,6 +304,7 @@ fn starter(
         batch_images_max: batch.batch_images_max,
         batch_delay: *batch.batch_delay,
         queue_images_max: batch.queue_images_max,
+        queue_delay_max: None,
     };
     Starter { environment: ready.environment.clone(), options, pool, metrics }
 }

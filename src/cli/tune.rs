@@ -154,6 +154,7 @@ fn defaults() -> BatchSettings {
         intra_op_threads: None,
         decode_threads: None,
         stuck_after: None,
+        queue_delay_max: None,
     }
 }
 

@@ -118,6 +118,14 @@ impl Settings {
                 ),
             ),
             (
+                self.queue_delay_max() >= *http.request_timeout,
+                format!(
+                    "queue_delay_max ({}) is not below request_timeout ({}): images would be accepted that are too late",
+                    humantime::format_duration(self.queue_delay_max()),
+                    http.request_timeout
+                ),
+            ),
+            (
                 self.stuck_after() <= *http.request_timeout,
                 format!(
                     "stuck_after ({}) is not above request_timeout ({}): images that wait their time would pass for stuck",
@@ -165,6 +173,12 @@ impl Settings {
     #[must_use]
     pub fn stuck_after(&self) -> Duration {
         self.batch.stuck_after.map_or(*self.http.request_timeout * limits::STUCK_AFTER_TIMEOUTS, |time| *time)
+    }
+
+    /// How much work may wait, as time: its own bound, or half of a request's.
+    #[must_use]
+    pub fn queue_delay_max(&self) -> Duration {
+        self.batch.queue_delay_max.map_or(*self.http.request_timeout / 2, |time| *time)
     }
 
     /// The port of gRPC: its own, or the usual one; any, where that of HTTP is any.

@@ -54,6 +54,11 @@ pub struct BatchSettings {
     #[arg(long, env = "RESIDUAL_QUEUE_IMAGES_MAX", value_name = "N", default_value_t = limits::QUEUE_IMAGES_MAX, value_parser = count(1, 1_000_000))]
     pub queue_images_max: usize,
 
+    /// How long an image may have to wait for those before it, as far as that can be known. Above it requests get 503 at once,
+    /// instead of 504 after waiting in vain. Default: half of --request-timeout.
+    #[arg(long, env = "RESIDUAL_QUEUE_DELAY_MAX", value_name = "TIME", value_parser = positive_duration)]
+    pub queue_delay_max: Option<Time>,
+
     /// Images in one batch, at most. Default: on cpu as many as run in about 10 ms, 1 to 8; 8 on openvino, 32 on GPUs.
     #[arg(long, env = "RESIDUAL_BATCH_IMAGES_MAX", value_name = "N", value_parser = count(1, 1024))]
     pub batch_images_max: Option<usize>,

@@ -424,6 +424,7 @@ impl From<BatchError> for Problem {
             BatchError::Overloaded { images, images_max } => Self::overloaded(format!(
                 "the queue has no room for {images} more image(s), it holds {images_max}; try again later"
             )),
+            BatchError::Behind { .. } => Self::overloaded(format!("{error}; try again later")),
             BatchError::Late => ClassifyError::Late.into(),
             BatchError::Closed => Self::shutting_down(),
         }

@@ -101,7 +101,13 @@ impl Oip {
             )));
         }
         let owned = name.to_owned();
-        self.in_turn(move |models| change(models, &owned)).await??;
+        let waited = self.clone();
+        self.in_turn(move |models| {
+            // Its turn may come after the signal: what nobody will be served by would only hold the drain up.
+            waited.may_change()?;
+            Ok::<_, OipError>(change(models, &owned)?)
+        })
+        .await??;
         Ok(())
     }
 

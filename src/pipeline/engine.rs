@@ -15,7 +15,7 @@ use serde::Serialize;
 pub use ask::{Ask, Counted};
 pub use health::Ailment;
 
-use super::batch::{self, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Pulse, Queue, Telling};
+use super::batch::{self, Answering, BatchError, BatchLimits, Cores, Job, Lane, Place, Places, Pulse, Queue, Telling};
 use super::choose::{Chooser, Chosen};
 use super::infer::{
     Batch, BatchForm, BatchSupport, Contract, Element, Environment, GpuOptions, Infer, InferError, InstanceGroup,
@@ -80,6 +80,8 @@ pub struct EngineOptions {
     pub batch_delay: Duration,
     /// Places in the queue.
     pub queue_images_max: usize,
+    /// How much work may wait, as time; none where nobody waits for an answer in time.
+    pub queue_delay_max: Option<Duration>,
 }
 
 /// A running model. Dropping it closes the queue, lets the workers answer what waits, and joins them.
@@ -147,6 +149,9 @@ pub struct Execution {
     pub batch_delay_ms: f64,
     /// Images that may wait.
     pub queue_images_max: usize,
+    /// As much as is done in this time may wait, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_delay_max_ms: Option<f64>,
 }
 
 impl Engine {
@@ -191,6 +196,7 @@ impl Engine {
             batch_images_max: images_max,
             batch_delay_ms: options.batch_delay.as_secs_f64() * 1e3,
             queue_images_max: options.queue_images_max,
+            queue_delay_max_ms: options.queue_delay_max.map(|delay| delay.as_secs_f64() * 1e3),
         };
         let boxed = |session: Session| -> Model { Box::new(session) };
         let groups = groups
@@ -226,7 +232,12 @@ impl Engine {
         let runs_max = groups.iter().map(|group| group.all.len()).max().unwrap_or(1);
         let fixed = matches!(contract.batch, BatchSupport::Fixed { .. });
         let limits = BatchLimits { images_max, delay: batch_delay, fixed };
-        let queue = Queue::new(execution.queue_images_max, limits, &cores, groups);
+        let places = Places {
+            images_max: execution.queue_images_max,
+            delay_max: execution.queue_delay_max_ms.map(|delay| Duration::from_secs_f64(delay / 1e3)),
+            rate: fastest(&execution.one_image, cores.total()),
+        };
+        let queue = Queue::new(places, limits, &cores, groups);
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
         metrics.healthy(true);
         let pulse = Arc::new(Pulse::new(runs_max));
@@ -342,6 +353,13 @@ fn takes_pixels(spec: &mut ModelSpec) -> bool {
 fn pixels_as_they_are(recipe: &Recipe) -> Recipe {
     let steps = RecipeSteps { rescale: 1.0, mean: [0.0; 3], std: [1.0; 3], ..recipe.steps().clone() };
     Recipe::new(steps).expect("the geometry was checked before, and these numbers are valid")
+}
+
+/// Images a second of one on each core, or of one on all, as the clock found them at the start.
+#[expect(clippy::cast_precision_loss, reason = "cores are few")]
+fn fastest(one_image: &[OneImage], cores: usize) -> Option<f64> {
+    let rate = |one: &OneImage| cores as f64 / one.intra_op_threads as f64 / (one.milliseconds / 1e3);
+    one_image.iter().map(rate).filter(|rate| rate.is_finite()).max_by(f64::total_cmp)
 }
 
 /// The cores that a model's runs take. Models share those of the machine; runs on a GPU take none of them, and whoever sets

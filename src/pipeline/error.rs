@@ -36,7 +36,7 @@ impl From<BatchError> for ClassifyError {
     fn from(error: BatchError) -> Self {
         match error {
             BatchError::Late => Self::Late,
-            BatchError::Overloaded { .. } | BatchError::Closed => Self::Batch(error),
+            BatchError::Overloaded { .. } | BatchError::Behind { .. } | BatchError::Closed => Self::Batch(error),
         }
     }
 }
@@ -112,7 +112,7 @@ impl ClassifyError {
             },
             Self::Memory(_) => Failure::ImageTooLarge,
             Self::Preprocess(_) => Failure::PreprocessFailed,
-            Self::Batch(BatchError::Overloaded { .. }) => Failure::Overloaded,
+            Self::Batch(BatchError::Overloaded { .. } | BatchError::Behind { .. }) => Failure::Overloaded,
             Self::Batch(BatchError::Closed) => Failure::ShuttingDown,
             Self::Batch(BatchError::Late) | Self::Late => Failure::DeadlineExceeded,
             Self::Infer(_) | Self::Lost => Failure::InferenceFailed,

@@ -80,6 +80,7 @@ mod tests {
             batch_images_max: None,
             batch_delay: Duration::ZERO,
             queue_images_max: 256,
+            queue_delay_max: None,
         }
     }
 

@@ -130,6 +130,11 @@ impl State {
 }
 
 impl Member {
+    /// All cores of the budget.
+    pub(super) fn total(&self) -> usize {
+        self.cores.total()
+    }
+
     /// Cores that this queue may take now, if its oldest image waits since `since`.
     pub(super) fn room(&self, since: Instant) -> Room {
         Room { free: self.cores.lock().free_for(self.id, since), total: self.cores.total() }

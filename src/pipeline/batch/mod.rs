@@ -5,6 +5,7 @@
 
 mod cores;
 mod decide;
+mod pace;
 mod pulse;
 mod queue;
 mod reply;
@@ -13,7 +14,7 @@ mod worker;
 pub use cores::Cores;
 pub use decide::{BatchLimits, Decision, Group, Room, decide};
 pub use pulse::Pulse;
-pub use queue::{Instances, Place, Queue, Run, Taken, Waiting};
+pub use queue::{Instances, Place, Places, Queue, Run, Taken, Waiting};
 pub use reply::{Answer, Reply, Row, RowOf, Scored};
 pub use worker::{Answering, Job, Lane, Telling, work};
 
@@ -27,6 +28,14 @@ pub enum BatchError {
         images: usize,
         /// Places in the queue.
         images_max: usize,
+    },
+    /// What waits already takes too long.
+    #[error("about {ahead_ms} ms of work wait already: at most {max_ms} may")]
+    Behind {
+        /// How long a new image would wait, as far as that is known.
+        ahead_ms: u64,
+        /// How long one may.
+        max_ms: u64,
     },
     /// The deadline passed before a worker was free.
     #[error("the deadline passed while the image waited")]

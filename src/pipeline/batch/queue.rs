@@ -7,6 +7,7 @@
 //! pushes work at them.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::BatchError;
 use super::cores::{Cores, Member, Wait, Wake};
 use super::decide::{BatchLimits, Decision, Group, decide};
+use super::pace::{Ended, Pace};
 
 /// What the queue asks of an item before it goes into a batch.
 pub trait Waiting {
@@ -65,6 +67,9 @@ pub struct Queue<T, I> {
     changed: Condvar,
     places: Arc<Semaphore>,
     images_max: usize,
+    delay_max: Option<Duration>,
+    /// Images a second that can be expected, as the bits of an f64; 0 while nothing is known.
+    rate: AtomicU64,
     limits: BatchLimits,
     member: Member,
 }
@@ -79,6 +84,24 @@ struct State<T, I> {
     /// A worker has found too few cores for what waits; whoever frees some will tell.
     starved: bool,
     closed: bool,
+    pace: Pace,
+}
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    /// Images, in preparation or prepared.
+    pub images_max: usize,
+    /// As much as is done in this time, if time matters. A queue that is empty takes any request that fits.
+    pub delay_max: Option<Duration>,
+    /// Images a second to reckon with until some were computed.
+    pub rate: Option<f64>,
+}
+
+impl From<usize> for Places {
+    fn from(images_max: usize) -> Self {
+        Self { images_max, delay_max: None, rate: None }
+    }
 }
 
 /// Equal instances of one model.
@@ -98,10 +121,16 @@ struct Entry<T> {
 }
 
 impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
-    /// A queue with `images_max` places, whose instances share `cores` with those of other queues. An instance that is
+    /// A queue with these places, whose instances share `cores` with those of other queues. An instance that is
     /// wider than all cores together takes them all.
     #[must_use]
-    pub fn new(images_max: usize, limits: BatchLimits, cores: &Cores, mut groups: Vec<Instances<I>>) -> Arc<Self> {
+    pub fn new(
+        places: impl Into<Places>,
+        limits: BatchLimits,
+        cores: &Cores,
+        mut groups: Vec<Instances<I>>,
+    ) -> Arc<Self> {
+        let Places { images_max, delay_max, rate } = places.into();
         groups.sort_by_key(|group| std::cmp::Reverse(group.cores));
         let seen = |group: &Instances<I>| Group { cores: group.cores.clamp(1, cores.total()), idle: group.all.len() };
         let state = State {
@@ -110,12 +139,15 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
             idle: groups.into_iter().map(|group| group.all).collect(),
             starved: false,
             closed: false,
+            pace: Pace::default(),
         };
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
             places: Arc::new(Semaphore::new(images_max)),
             images_max,
+            delay_max,
+            rate: AtomicU64::new(rate.unwrap_or(0.0).to_bits()),
             limits,
             member: cores.join(Weak::<Self>::clone(this)),
         })
@@ -125,7 +157,9 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
     ///
     /// # Errors
     /// [`BatchError::Overloaded`] if fewer are free now: waiting for one would only move the queue elsewhere.
+    /// [`BatchError::Behind`] if those ahead take too long.
     pub fn reserve(&self, n: usize) -> Result<Vec<Place>, BatchError> {
+        self.in_time()?;
         let overloaded = || BatchError::Overloaded { images: n, images_max: self.images_max };
         let count = u32::try_from(n).map_err(|_| overloaded())?;
         let mut permits = Arc::clone(&self.places).try_acquire_many_owned(count).map_err(|_| overloaded())?;
@@ -134,6 +168,29 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
             places.push(Place { _permit: permit });
         }
         Ok(places)
+    }
+
+    /// What is ahead of a new image is done soon enough.
+    #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 images wait")]
+    fn in_time(&self) -> Result<(), BatchError> {
+        let Some(delay_max) = self.delay_max else { return Ok(()) };
+        let (rate, held) = (f64::from_bits(self.rate.load(Ordering::Relaxed)), self.held());
+        let ahead = held as f64 / rate;
+        // Neither holds while nothing is known or nothing waits.
+        if rate > 0.0 && ahead > delay_max.as_secs_f64() {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, and saturates")]
+            let ahead_ms = (ahead * 1e3) as u64;
+            return Err(BatchError::Behind {
+                ahead_ms,
+                max_ms: u64::try_from(delay_max.as_millis()).unwrap_or(u64::MAX),
+            });
+        }
+        Ok(())
+    }
+
+    /// Images that have a place: they are being prepared, or wait.
+    fn held(&self) -> usize {
+        self.images_max.saturating_sub(self.places.available_permits())
     }
 
     /// Puts an image into its reserved place and wakes a worker, if there is anything for it to do.
@@ -171,7 +228,7 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
             let room = self.member.room(oldest);
             let len = state.waiting.len();
             // Whoever has a place and does not wait is being prepared.
-            let coming = self.images_max.saturating_sub(self.places.available_permits() + len);
+            let coming = self.held().saturating_sub(len);
             match decide(len, coming, now.duration_since(oldest), &limits, room, &state.groups) {
                 Decision::Sleep if state.closed => {
                     drop(state);
@@ -225,7 +282,20 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
         }
     }
 
-    /// Ends a run: its instance and its cores are there for the next.
+    /// Ends a run of `images` that took so long: its instance and its cores are there for the next.
+    #[expect(clippy::cast_precision_loss, reason = "cores are few")]
+    pub fn finish(&self, run: Run<I>, images: usize, took: Duration) {
+        let total = self.member.total();
+        // As many as can be prepared or computed beside each other: with fewer, the time of one says nothing of many.
+        let loaded = self.held() >= total;
+        let ended = Ended { images, took, share: run.cores as f64 / total as f64, loaded };
+        if let Some(rate) = self.lock().pace.ended(Instant::now(), ended) {
+            self.rate.store(rate.to_bits(), Ordering::Relaxed);
+        }
+        self.give_back(run);
+    }
+
+    /// Gives back what no image was computed with.
     pub fn give_back(&self, run: Run<I>) {
         let Run { instance, cores, group } = run;
         let waiting = {

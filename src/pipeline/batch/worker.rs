@@ -70,30 +70,60 @@ pub fn work<M: Infer + Send + 'static>(
     answering: Answering<'_>,
     telling: Telling<'_>,
 ) {
-    let Telling { metrics, pulse, worker } = telling;
     let mut taken = Taken::default();
     while let Some(mut run) = queue.take(&mut taken) {
         for job in taken.late.drain(..) {
             job.reply.fail(BatchError::Late.into());
         }
-        if !taken.batch.is_empty() {
-            let Lane { model, batch } = &mut *run.instance;
-            let started = Instant::now();
-            pulse.begin(worker, model.brake());
-            let scores = infer(&taken.batch, model, batch);
-            let stopped = pulse.end(worker);
-            let took = started.elapsed();
-            let scores = match scores {
-                Err(_) if stopped => Err(InferError::Stopped { batch_len: taken.batch.len(), seconds: took.as_secs() }),
-                scores => scores,
-            };
-            metrics.run(taken.batch.len(), run.cores, took);
-            // Others may compute while this thread hands out the answers.
+        let (images, cores) = (taken.batch.len(), run.cores);
+        if images == 0 {
             queue.give_back(run);
-            pulse.answered(answer(&mut taken.batch, scores, took, answering));
-        } else {
-            queue.give_back(run);
+            continue;
         }
+        let lane = &mut *run.instance;
+        let Outcome { scores, took, stopped } = telling.run(&taken.batch, lane, cores);
+        // One image that the runtime fails on must not fail those that came with it. A run that was stopped is not begun
+        // again: it has cost its callers their time already.
+        if scores.is_err() && images > 1 && !stopped {
+            let started = Instant::now();
+            for alone in taken.batch.drain(..) {
+                let outcome = telling.run(std::slice::from_ref(&alone), lane, cores);
+                telling.pulse.answered(answer(vec![alone], outcome, answering));
+            }
+            queue.finish(run, images, took + started.elapsed());
+        } else {
+            // Others may compute while this thread hands out the answers.
+            queue.finish(run, images, took);
+            let outcome = Outcome { scores, took, stopped };
+            telling.pulse.answered(answer(taken.batch.drain(..), outcome, answering));
+        }
+    }
+}
+
+/// What became of a run.
+struct Outcome {
+    scores: Result<RawScores, InferError>,
+    took: Duration,
+    /// By the watchdog.
+    stopped: bool,
+}
+
+impl Telling<'_> {
+    /// Runs the images, and tells of it.
+    fn run<M: Infer>(&self, jobs: &[(Job, Duration)], lane: &mut Lane<M>, cores: usize) -> Outcome {
+        let Self { metrics, pulse, worker } = *self;
+        let Lane { model, batch } = lane;
+        let started = Instant::now();
+        pulse.begin(worker, model.brake());
+        let scores = infer(jobs, model, batch);
+        let stopped = pulse.end(worker);
+        let took = started.elapsed();
+        metrics.run(jobs.len(), cores, took);
+        let scores = match scores {
+            Err(_) if stopped => Err(InferError::Stopped { batch_len: jobs.len(), seconds: took.as_secs() }),
+            scores => scores,
+        };
+        Outcome { scores, took, stopped }
     }
 }
 
@@ -111,24 +141,22 @@ fn infer(jobs: &[(Job, Duration)], model: &mut dyn Infer, batch: &mut Batch) -> 
 
 /// Answers every caller. Tells whether any got more than an error.
 fn answer(
-    jobs: &mut Vec<(Job, Duration)>,
-    scores: Result<RawScores, InferError>,
-    infer: Duration,
+    jobs: impl IntoIterator<Item = (Job, Duration), IntoIter: ExactSizeIterator>,
+    Outcome { scores, took: infer, .. }: Outcome,
     answering: Answering<'_>,
 ) -> bool {
+    let jobs = jobs.into_iter();
     let batch_len = jobs.len();
     let scores = match scores {
         Ok(scores) => scores,
         Err(error) => {
             // Each caller logs it under its own request id.
-            for (job, _) in jobs.drain(..) {
-                job.reply.fail(error.clone().into());
-            }
+            jobs.for_each(|(job, _)| job.reply.fail(error.clone().into()));
             return false;
         }
     };
     let mut any = false;
-    for (index, (job, queued)) in jobs.drain(..).enumerate() {
+    for (index, (job, queued)) in jobs.enumerate() {
         let Job { mut times, reply, .. } = job;
         times.set(Stage::Queue, queued);
         times.set(Stage::Infer, infer);

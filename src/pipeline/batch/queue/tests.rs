@@ -84,6 +84,29 @@ fn one_past_the_bound_is_refused_and_a_taken_image_makes_room() {
 }
 
 #[test]
+fn what_would_wait_too_long_is_refused_at_the_door() {
+    let limits = BatchLimits { images_max: 4, delay: Duration::ZERO, fixed: false };
+    let places = Places { images_max: 64, delay_max: Some(Duration::from_secs(2)), rate: None };
+    let queue: Arc<TestQueue> =
+        Queue::new(places, limits, &Cores::new(1), vec![Instances { cores: 1, all: vec!["only"] }]);
+    let mut taken = Taken::default();
+    // Nothing is known of the model yet.
+    let held = queue.reserve(20).unwrap();
+    push(&queue, Item::new(0));
+    let run = queue.take(&mut taken).unwrap();
+    queue.finish(run, 1, Duration::from_millis(250));
+    // Four a second, as far as can be known: nine would wait for more than two seconds.
+    assert_eq!(queue.reserve(1).unwrap_err(), BatchError::Behind { ahead_ms: 5000, max_ms: 2000 });
+    drop(held);
+    let held = queue.reserve(8).unwrap();
+    let one = queue.reserve(1).unwrap();
+    assert_eq!(queue.reserve(1).unwrap_err(), BatchError::Behind { ahead_ms: 2250, max_ms: 2000 });
+    drop((held, one));
+    // Where nothing waits, a request may be as long as it likes.
+    assert_eq!(queue.reserve(64).unwrap().len(), 64);
+}
+
+#[test]
 fn places_are_all_or_none() {
     let queue = queue(3, 1);
     let held = queue.reserve(2).unwrap();

@@ -22,6 +22,7 @@ struct Fake {
 
 #[derive(Debug)]
 enum Step {
+    Work,
     Fail(InferError),
     Panic,
     NanFor(usize),
@@ -34,7 +35,7 @@ impl Infer for Fake {
         let mut values: Vec<f32> = samples.chunks(3).flat_map(|sample| [0.0, sample[0]]).collect();
         let step = self.script.lock().unwrap().pop_front();
         match step {
-            None => {}
+            None | Some(Step::Work) => {}
             Some(Step::Fail(error)) => return Err(error),
             Some(Step::Panic) => panic!("scripted"),
             Some(Step::NanFor(index)) => values[index * 2] = f32::NAN,
@@ -148,11 +149,28 @@ fn a_caller_that_left_costs_no_inference() {
 }
 
 #[test]
-fn a_failed_run_is_told_to_everyone_in_it_and_the_next_batch_goes_on() {
+fn an_image_that_the_runtime_fails_on_costs_its_neighbours_a_second_run_and_no_answer() {
+    let mut bench = Bench::new(3);
+    (0..6).for_each(|n| bench.submit(if n == 2 { 5.0 } else { -5.0 }, soon()));
+    let error = |batch_len| InferError::Run { batch_len, cause: "scripted".to_owned() };
+    let (answers, batches) =
+        bench.run([Step::Fail(error(3)), Step::Work, Step::Fail(error(1)), Step::Work, Step::Work]);
+    assert_eq!(batches, [3, 1, 1, 1, 3]);
+    assert_eq!(answers[1], Ok(Err(ClassifyError::Infer(error(1)))));
+    for n in [0, 2, 3, 4, 5] {
+        let scored = answers[n].as_ref().unwrap().as_ref().unwrap();
+        assert_eq!(scored.classification.predictions[0].index, usize::from(n == 2), "image {n}");
+        assert_eq!(scored.times.batch_len, if n < 3 { 1 } else { 3 });
+    }
+}
+
+#[test]
+fn a_runtime_that_fails_on_everything_tells_each_caller_and_the_next_batch_goes_on() {
     let mut bench = Bench::new(2);
     (0..4).for_each(|_| bench.submit(1.0, soon()));
     let error = InferError::Run { batch_len: 2, cause: "scripted".to_owned() };
-    let (answers, _) = bench.run([Step::Fail(error.clone())]);
+    let (answers, batches) = bench.run([0; 3].map(|_| Step::Fail(error.clone())));
+    assert_eq!(batches, [2, 1, 1, 2]);
     assert_eq!(answers[0], Ok(Err(ClassifyError::Infer(error.clone()))));
     assert_eq!(answers[1], Ok(Err(ClassifyError::Infer(error))));
     assert!(answers[2].as_ref().unwrap().is_ok() && answers[3].as_ref().unwrap().is_ok());

@@ -89,6 +89,7 @@ fn engine() -> (Arc<Engine>, Arc<Shared>, mpsc::Receiver<()>) {
             batch_images_max: 1,
             batch_delay_ms: 0.0,
             queue_images_max: 16,
+            queue_delay_max_ms: None,
         },
         groups: vec![Instances { cores: 1, all: vec![model] }],
         cores: Cores::new(1),
