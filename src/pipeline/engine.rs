@@ -25,7 +25,7 @@ use super::preprocess::{Recipe, RecipeSteps};
 use super::proof::{self, Agreement};
 use super::types::{Sample, SampleShape};
 use crate::graph::Summary;
-use crate::telemetry::{Counts, ModelMetrics};
+use crate::telemetry::{Counts, ModelMetrics, ServedModel, WorkDone};
 
 /// Everything that is known about a model before it runs. Filled by `zoo`.
 #[derive(Debug, Clone)]
@@ -88,6 +88,7 @@ pub struct Engine {
     pool: PreparePool,
     queue: Arc<ModelQueue>,
     metrics: ModelMetrics,
+    served: Arc<ServedModel>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -223,7 +224,12 @@ impl Engine {
         let limits = BatchLimits { images_max, delay: batch_delay, fixed };
         let queue = Queue::new(execution.queue_images_max, limits, &cores, groups);
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
-        let mut engine = Self { spec, contract, execution, pool, queue, metrics, workers: Vec::new() };
+        let served = Arc::new(ServedModel {
+            name: spec.name.clone(),
+            version: spec.version.clone(),
+            provider: execution.provider.name(),
+        });
+        let mut engine = Self { spec, contract, execution, pool, queue, metrics, served, workers: Vec::new() };
         for index in 0..runs_max {
             engine.start_worker(index)?;
         }
@@ -271,6 +277,12 @@ impl Engine {
         &self.spec
     }
 
+    /// What reports name it.
+    #[must_use]
+    pub fn served(&self) -> &Arc<ServedModel> {
+        &self.served
+    }
+
     /// What the graph takes and returns.
     #[must_use]
     pub fn contract(&self) -> &Contract {
@@ -287,6 +299,13 @@ impl Engine {
     #[must_use]
     pub fn tally(&self) -> Counts {
         self.metrics.tally()
+    }
+
+    /// The same, with the model's name and how much waits.
+    #[must_use]
+    pub fn work_done(&self) -> WorkDone<'_> {
+        let ModelSpec { name, version, .. } = &*self.spec;
+        WorkDone { model: name, version, counts: self.tally(), pending: self.queue.len() }
     }
 
     /// Brings the gauges up to date. Called when metrics are asked for: workers and preparers would race to set them.

@@ -52,6 +52,13 @@ pub struct Lane<M> {
     pub batch: Batch,
 }
 
+/// One run of the model.
+#[derive(Debug, Clone, Copy)]
+struct Ran {
+    began: Instant,
+    took: Duration,
+}
+
 /// Serves `queue` until it is closed and empty.
 pub fn work<M: Infer + Send + 'static>(
     queue: &Queue<Job, Box<Lane<M>>>,
@@ -67,11 +74,11 @@ pub fn work<M: Infer + Send + 'static>(
             let Lane { model, batch } = &mut *run.instance;
             let started = Instant::now();
             let scores = infer(&taken.batch, model, batch);
-            let took = started.elapsed();
-            metrics.run(taken.batch.len(), run.cores, took);
+            let ran = Ran { began: started, took: started.elapsed() };
+            metrics.run(taken.batch.len(), run.cores, ran.took);
             // Others may compute while this thread hands out the answers.
             queue.give_back(run);
-            answer(&mut taken.batch, scores, took, answering);
+            answer(&mut taken.batch, scores, ran, answering);
         } else {
             queue.give_back(run);
         }
@@ -91,12 +98,7 @@ fn infer(jobs: &[(Job, Duration)], model: &mut dyn Infer, batch: &mut Batch) -> 
 }
 
 /// Answers every caller.
-fn answer(
-    jobs: &mut Vec<(Job, Duration)>,
-    scores: Result<RawScores, InferError>,
-    infer: Duration,
-    answering: Answering<'_>,
-) {
+fn answer(jobs: &mut Vec<(Job, Duration)>, scores: Result<RawScores, InferError>, ran: Ran, answering: Answering<'_>) {
     let batch_len = jobs.len();
     let scores = match scores {
         Ok(scores) => scores,
@@ -110,8 +112,9 @@ fn answer(
     };
     for (index, (job, queued)) in jobs.drain(..).enumerate() {
         let Job { mut times, reply, .. } = job;
-        times.set(Stage::Queue, queued);
-        times.set(Stage::Infer, infer);
+        // It left the queue just before the run.
+        times.set(Stage::Queue, ran.began.checked_sub(queued).unwrap_or(ran.began), queued);
+        times.set(Stage::Infer, ran.began, ran.took);
         times.batch_len = batch_len;
         match scores.row(index) {
             Ok(row) => reply.answer(row, answering, times),
