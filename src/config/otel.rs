@@ -1,6 +1,5 @@
 //! The standard variables of OpenTelemetry, which platforms set in every container: they decide settings of the same meaning.
-//! Those that have no setting, because they hold secrets or concern the trace's backend alone, are left to
-//! [`crate::telemetry::traces`].
+//! Those that have no setting, because they hold secrets or concern the collector alone, are left to `telemetry/traces`.
 
 use super::platform::Decision;
 
