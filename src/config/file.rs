@@ -96,11 +96,7 @@ fn to_flags(path: &Path, table: &toml::Table, command: &Command) -> Result<Vec<(
                 path: path.to_owned(),
                 key: key.clone(),
                 found: value.type_str(),
-                expected: if is_list {
-                    "a string or a list of strings"
-                } else {
-                    "a string, a whole number or true/false"
-                },
+                expected: if is_list { "a string or a list of strings" } else { "a string, a number or true/false" },
             })?;
             flags.push((key.clone(), OsString::from(format!("--{long}={text}"))));
         }

@@ -3,17 +3,18 @@
 
 use super::platform::Decision;
 
+/// Where traces go. What is said of them goes before what is said of everything.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+/// How they get there.
+const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+
 /// What the variables decide. `variable` has the value of each that is set to something.
 pub(super) fn decide(variable: &impl Fn(&str) -> Option<String>) -> Vec<Decision> {
     let set = |name: &'static str| variable(name).map(|value| (name, value));
-    // What is said of traces goes before what is said of everything.
-    let either = |traces: &'static str, all: &'static str| set(traces).or_else(|| set(all));
-    let disabled = set("OTEL_SDK_DISABLED").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
-    let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|(_, value)| value != "otlp");
-    if disabled || elsewhere || not_followed(variable).is_some() {
+    if is_off(variable) || not_followed(variable).is_some() {
         return Vec::new();
     }
-    let endpoint = either("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT");
+    let endpoint = ENDPOINTS.into_iter().find_map(set);
     let sampler = set("OTEL_TRACES_SAMPLER").and_then(|(because, name)| {
         let ratio = match name.trim_start_matches("parentbased_") {
             "always_on" => Some("1".to_owned()),
@@ -28,12 +29,17 @@ pub(super) fn decide(variable: &impl Fn(&str) -> Option<String>) -> Vec<Decision
     endpoint.map(decision("otlp_endpoint")).into_iter().chain(sampler.map(decision("trace_ratio"))).collect()
 }
 
-/// The variable that asks for a protocol which is not spoken here, so that its endpoint cannot be used either.
+fn is_off(variable: &impl Fn(&str) -> Option<String>) -> bool {
+    let disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    disabled || variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value != "otlp")
+}
+
+/// The variable that asks for a protocol which is not spoken here, so that the endpoint beside it cannot be used either.
 #[must_use]
 pub fn not_followed(variable: &impl Fn(&str) -> Option<String>) -> Option<&'static str> {
-    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-    let (name, value) = names.into_iter().find_map(|name| variable(name).map(|value| (name, value)))?;
-    (value != "http/protobuf").then_some(name)
+    let (name, value) = PROTOCOLS.into_iter().find_map(|name| variable(name).map(|value| (name, value)))?;
+    let is_asked_for = !is_off(variable) && ENDPOINTS.into_iter().any(|name| variable(name).is_some());
+    (is_asked_for && value != "http/protobuf").then_some(name)
 }
 
 #[cfg(test)]
@@ -84,6 +90,15 @@ mod tests {
         ] {
             assert!(decided(&[endpoint, other]).is_empty(), "{other:?}");
         }
+        let told = |variables: &[(&str, &str)]| {
+            let value =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+            not_followed(&value)
+        };
+        let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+        assert_eq!(told(&[endpoint, grpc]), Some("OTEL_EXPORTER_OTLP_PROTOCOL"));
+        assert_eq!(told(&[grpc]), None, "nobody wants traces");
+        assert_eq!(told(&[endpoint, grpc, ("OTEL_TRACES_EXPORTER", "none")]), None);
         for same in [("OTEL_SDK_DISABLED", "false"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")] {
             assert_eq!(decided(&[endpoint, same]).len(), 1, "{same:?}");
         }

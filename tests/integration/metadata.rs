@@ -103,6 +103,9 @@ async fn metrics_are_in_base_units_with_help_for_each() {
     }
 }
 
+/// Metrics that stand in the document and are shown only where there is a certificate, or whatever else they are about.
+const ONLY_WITH_MORE: [&str; 1] = ["residual_tls_certificate_expiry_seconds"];
+
 /// Dashboards are made from the page, and alerts from the document.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_stands_in_the_document_and_every_one_there_exists() {
@@ -141,7 +144,8 @@ async fn every_metric_stands_in_the_document_and_every_one_there_exists() {
             format!("{} {} {}", cells[1], cells[2], labels.join(" "))
         })
         .collect();
-    assert_eq!(shown, documented);
+    let needs_more = |row: &&String| !ONLY_WITH_MORE.iter().any(|name| row.starts_with(name));
+    assert_eq!(shown, documented.iter().filter(needs_more).cloned().collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]
