@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bytesize::ByteSize;
 
 use crate::config::{
     BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, PlatformSettings, RuntimeSettings, Settings,
+    TellingSettings,
 };
 use crate::edge::{Drained, Shared, UploadMemory};
 use crate::grpc::Grpc;
@@ -31,7 +33,8 @@ use crate::pipeline::infer::{GpuOptions, LayoutRequest};
 use crate::pipeline::{Engine, EngineOptions, PreparePool};
 use crate::runtime::Search;
 use crate::shutdown::{Hangups, Lifecycle, Phase, Signals};
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::TraceSettings;
+use crate::telemetry::{Metrics, RequestLog, Tracer, logging};
 use crate::zoo::{self, Choices, Opened, Wanted};
 use ports::{Ports, Served, grpc_limits};
 use ready::{Ready, ready_runtime};
@@ -43,6 +46,8 @@ const ASYNC_THREADS_MAX: usize = 8;
 const SPARE_BLOCKING_THREADS: usize = 4;
 /// After the last answer: how long a batch whose callers left may still take.
 const ENGINE_STOP_TIME: Duration = Duration::from_secs(5);
+/// Beside it: how long the last traces may take to their collector.
+const TRACES_STOP_TIME: Duration = Duration::from_secs(5);
 /// Exit code of a process that a second signal ends: 128 + SIGINT, as shells count.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -89,6 +94,7 @@ async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Resu
         },
         name = signals.next() => {
             tracing::warn!(signal = name, "{name} again: quitting now, requests in flight are cut off");
+            logging::flush();
             std::process::exit(EXIT_INTERRUPTED);
         }
     }
@@ -102,6 +108,7 @@ pub struct Server {
     lifecycle: Lifecycle,
     pool: PreparePool,
     metrics: Metrics,
+    tracer: Tracer,
     settings: Settings,
     ports: Served,
 }
@@ -114,7 +121,11 @@ impl Server {
     pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
         let ports = Ports::bind(settings).await?;
         let threads = decode_threads(&settings.batch, machine::cores());
-        let (metrics, lifecycle, models) = (Metrics::new(), Lifecycle::new(), Models::default());
+        let metrics = Metrics::new().with_triton(settings.telling.triton_metrics);
+        let bytes = |bytes: ByteSize| i64::try_from(bytes.as_u64()).unwrap_or(i64::MAX);
+        metrics.upload_memory_max_bytes.set(bytes(settings.http.upload_memory_max));
+        metrics.decode_memory_max_bytes.set(bytes(settings.image.decode_memory_max));
+        let (lifecycle, models) = (Lifecycle::new(), Models::default());
         let pool = prepare_pool(&settings.image, threads);
         let limits = http_limits(&settings.http);
         let oip_limits = OipLimits {
@@ -130,12 +141,19 @@ impl Server {
         };
         let oip = Oip::new(models.clone(), lifecycle.phases(), pool.clone(), oip_limits);
         let uploads = UploadMemory::new(settings.http.upload_memory_max.as_u64());
-        let shared = Shared { uploads, phases: lifecycle.phases(), metrics: metrics.clone() };
+        let tracer = tracer(&settings.telling, &metrics)?;
+        let shared = Shared {
+            uploads,
+            phases: lifecycle.phases(),
+            metrics: metrics.clone(),
+            tracer: tracer.clone(),
+            log: RequestLog::new(settings.log.log_requests_per_second),
+        };
         let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone());
         let app = App::new(settings.http.apis.clone(), oip, models.clone(), limits, pool.clone(), shared.clone());
         let app = on_platform(app, &settings.platforms);
         let ports = ports.serve(settings, &app, grpc, &shared);
-        Ok(Self { models, lifecycle, pool, metrics, settings: settings.clone(), ports })
+        Ok(Self { models, lifecycle, pool, metrics, tracer, settings: settings.clone(), ports })
     }
 
     /// Opens the models, finds the runtime library, loads and warms the models, turns readiness on and logs what was
@@ -236,13 +254,18 @@ impl Server {
         }
         self.lifecycle.advance(Phase::Draining);
         let drained = self.ports.drained().await;
+        let tracer = self.tracer;
+        let flushed = tokio::task::spawn_blocking(move || tracer.stop(TRACES_STOP_TIME));
         // Nobody waits for the runs that still go on. With the last handles the engines go, which joins their workers.
         for model in self.models.ready() {
             model.stop_runs();
         }
         let models = self.models;
         let stopped = tokio::task::spawn_blocking(move || models.stop());
-        match tokio::time::timeout(ENGINE_STOP_TIME, stopped).await {
+        let stopped = tokio::time::timeout(ENGINE_STOP_TIME, stopped).await;
+        // It keeps its own time, and what it could not send it has counted.
+        let _ = flushed.await;
+        match stopped {
             Ok(_) => drained,
             Err(_elapsed) => Drained::GraceOver,
         }
@@ -318,6 +341,14 @@ fn source_of(settings: &Settings) -> Source {
         default: models.default_model.clone(),
         presets: models.preset.clone(),
     }
+}
+
+/// What exports traces, if a collector is named.
+fn tracer(settings: &TellingSettings, metrics: &Metrics) -> anyhow::Result<Tracer> {
+    let Some(endpoint) = &settings.otlp_endpoint else { return Ok(Tracer::default()) };
+    let traces = TraceSettings::new(endpoint, settings.trace_ratio, |name| std::env::var(name).ok());
+    let tracer = traces.and_then(|traces| Tracer::start(traces, metrics));
+    tracer.context("send traces to a collector")
 }
 
 /// What platforms want of the edge.

@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 use crate::config::{BatchSettings, ImageSettings, RuntimeSettings};
 use crate::pipeline::batch::Scored;
 use crate::pipeline::{Ask, ClassifyError, Engine, ImageInfo, Prediction, decode};
-use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::logging::{self, Delivery, LogFormat};
 use crate::zoo::recipe::Preset;
 use crate::zoo::{Choices, Wanted};
 
@@ -101,7 +101,7 @@ type Outcome = (PathBuf, Result<Scored, FileError>);
 
 /// Runs `residual classify`. The exit code is 1 if any image failed.
 pub(super) fn run(args: &ClassifyArgs) -> anyhow::Result<ExitCode> {
-    logging::init(LogFormat::Text, &args.log)
+    logging::init(LogFormat::Text, &args.log, Delivery::Direct)
         .map_err(|error| anyhow::anyhow!("--log {:?} is no log filter: {error}", args.log))?;
     let found = find(&args.paths);
     anyhow::ensure!(

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, Args};
 
-use crate::config::{LogSetting, Settings, file, platform};
-use crate::telemetry::logging::{self, LogFormat};
+use crate::config::{LogSetting, Settings, file, otel, platform};
+use crate::telemetry::logging::{self, Delivery, LogFormat};
 
 /// Arguments of `residual serve`.
 #[derive(Debug, Args)]
@@ -46,13 +46,20 @@ pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
         LogSetting::Text => LogFormat::Text,
         LogSetting::Json => LogFormat::Json,
     };
-    logging::init(format, &settings.log.log)
+    logging::init(format, &settings.log.log, Delivery::Queued)
         .map_err(|error| anyhow::anyhow!("--log {:?} is no log filter: {error}", settings.log.log))?;
+    if let Some(name) = otel::not_followed(&variable).filter(|_| settings.telling.otlp_endpoint.is_none()) {
+        tracing::warn!(
+            "{name} asks for a protocol that is not spoken here, so no traces are sent; unset it and give the collector's port of OTLP over HTTP with --otlp-endpoint"
+        );
+    }
     if !from_platform.is_empty() {
         let decided: Vec<String> = from_platform.iter().map(|(decision, _)| decision.to_string()).collect();
         tracing::info!("the platform decides {}", decided.join(", "));
     }
-    crate::serve::run(&settings)
+    let ended = crate::serve::run(&settings);
+    logging::flush();
+    ended
 }
 
 fn serve_matches(arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {

@@ -19,7 +19,7 @@ use crate::machine;
 use crate::pipeline::decode::{self, DecodeOptions, Pending};
 use crate::pipeline::proof::PHOTOS;
 use crate::shutdown::Signals;
-use crate::telemetry::logging::{self, LogFormat};
+use crate::telemetry::logging::{self, Delivery, LogFormat};
 use crate::tune::{Plan, Tuner, Tuning, settings};
 use crate::zoo::recipe::Preset;
 use crate::zoo::{Choices, Wanted};
@@ -100,7 +100,7 @@ fn search_time(text: &str) -> Result<Time, String> {
 
 /// Runs `residual tune` with `arguments`, the whole command line. The exit code is 1 if nothing stays within the bound.
 pub(super) fn run(args: &TuneArgs, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
-    logging::init(LogFormat::Text, &args.log)
+    logging::init(LogFormat::Text, &args.log, Delivery::Direct)
         .map_err(|error| anyhow::anyhow!("--log {:?} is no log filter: {error}", args.log))?;
     if let Some(output) = &args.output {
         check_output(output, args.force)?;

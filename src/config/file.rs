@@ -96,11 +96,7 @@ fn to_flags(path: &Path, table: &toml::Table, command: &Command) -> Result<Vec<(
                 path: path.to_owned(),
                 key: key.clone(),
                 found: value.type_str(),
-                expected: if is_list {
-                    "a string or a list of strings"
-                } else {
-                    "a string, a whole number or true/false"
-                },
+                expected: if is_list { "a string or a list of strings" } else { "a string, a number or true/false" },
             })?;
             flags.push((key.clone(), OsString::from(format!("--{long}={text}"))));
         }
@@ -114,7 +110,8 @@ fn text_of(value: &toml::Value) -> Option<String> {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Boolean(flag) => Some(flag.to_string()),
-        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
     }
 }
 
@@ -188,7 +185,9 @@ pub fn print(
 
 fn literal(value: &str) -> String {
     // "007" and "+5" are numbers to a parser and not to TOML, and would come back as something else.
-    if value == "true" || value == "false" || value.parse::<i64>().is_ok_and(|number| number.to_string() == value) {
+    let is_number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value)
+        || value.contains('.') && value.parse::<f64>().is_ok_and(|number| number.to_string() == value);
+    if value == "true" || value == "false" || is_number {
         value.to_owned()
     } else {
         toml::Value::String(value.to_owned()).to_string()

@@ -8,6 +8,7 @@ mod edge;
 pub mod file;
 pub mod limits;
 mod models;
+pub mod otel;
 pub mod platform;
 mod telling;
 mod values;
@@ -21,7 +22,7 @@ use clap::{Args, Command, FromArgMatches as _};
 
 pub use edge::{GrpcSettings, HttpSettings};
 pub use models::{ModelControl, ModelSettings};
-pub use telling::{LogSetting, LogSettings};
+pub use telling::{LogSetting, LogSettings, TellingSettings};
 pub(crate) use values::{count, positive_duration};
 pub use work::{BatchSettings, ExifSetting, ImageSettings, RuntimeSettings, ScaledDecodeSetting};
 
@@ -56,9 +57,12 @@ pub struct Settings {
     /// What platforms want that run the server as a container.
     #[command(flatten)]
     pub platforms: PlatformSettings,
-    /// What the log says.
+    /// What the log says,
     #[command(flatten)]
     pub log: LogSettings,
+    /// and what metrics and traces do.
+    #[command(flatten)]
+    pub telling: TellingSettings,
 }
 
 /// What SageMaker and Vertex AI say through their variables, which `platform.rs` reads.

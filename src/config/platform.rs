@@ -1,7 +1,8 @@
 //! What the platform that runs the container says through its variables, as defaults: they replace the built-in ones, and a
 //! settings file, a `RESIDUAL_*` variable and a flag replace them.
 //!
-//! Amazon SageMaker's and Google Vertex AI's contracts for containers say which variables there are.
+//! Amazon SageMaker's and Google Vertex AI's contracts for containers say which variables there are, and OpenTelemetry's
+//! specification names those of [`otel`].
 
 use std::ffi::OsString;
 use std::fmt;
@@ -9,6 +10,8 @@ use std::path::Path;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
+
+use super::otel;
 
 /// Where SageMaker unpacks a model.
 const SAGEMAKER_MODEL: &str = "/opt/ml/model";
@@ -63,8 +66,12 @@ pub enum PlatformError {
 /// What the variables decide. `variable` has the value of each that is set to something, `is_directory` looks at the disk.
 #[must_use]
 pub fn decide(variable: impl Fn(&str) -> Option<String>, is_directory: impl Fn(&Path) -> bool) -> Vec<Decision> {
-    let vertex = vertex(&variable);
-    if vertex.is_empty() { sagemaker(&variable, is_directory) } else { vertex }
+    let mut decisions = vertex(&variable);
+    if decisions.is_empty() {
+        decisions = sagemaker(&variable, is_directory);
+    }
+    decisions.extend(otel::decide(&variable));
+    decisions
 }
 
 /// Vertex AI sets its variables in every container.

@@ -18,7 +18,7 @@ pub use memory::{UploadMemory, UploadShare, UploadsFull};
 pub(crate) use requests::{OverloadLog, REQUEST_ID, request_id};
 
 use crate::shutdown::Phases;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RequestLog, Tracer};
 
 /// What the wires of one server share. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,6 +27,10 @@ pub struct Shared {
     pub uploads: UploadMemory,
     /// Where the server is in its life.
     pub phases: Phases,
-    /// What is counted.
+    /// What is counted,
     pub metrics: Metrics,
+    /// traced,
+    pub tracer: Tracer,
+    /// and logged of each request.
+    pub log: RequestLog,
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::arrived::Arrived;
 use crate::edge::UploadShare;
-use crate::telemetry::StageTimes;
+use crate::telemetry::{ServedModel, StageTimes};
 
 /// An extension of every request. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +27,7 @@ struct State {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Report {
     /// The model that was asked, if there is one.
-    pub model: String,
+    pub model: Option<Arc<ServedModel>>,
     /// Where the time went.
     pub times: StageTimes,
     /// What the log should say about a failure.

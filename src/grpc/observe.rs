@@ -16,19 +16,24 @@ use tokio::time::Sleep;
 use tonic::{Code, Status};
 
 use super::Grpc;
-use super::call::Call;
+use super::call::{Call, Report};
 use super::deadline;
 use super::messages::{Messages, Rules};
 use super::methods::Kind;
 use super::status::{self, ERROR_CODE, OVERLOADED, TooManyCalls, UnknownMethod};
 use super::unpack::Packing;
-use crate::edge::{REQUEST_ID, request_id};
+use crate::edge::{REQUEST_ID, Shared, request_id};
+use crate::telemetry::Trace;
+use crate::telemetry::requests::Line;
+use crate::telemetry::traces::{Exchange, Wire};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// The metric label of calls that there are not: a metric must not grow with what strangers type.
 const UNKNOWN_ROUTE: &str = "unknown";
+/// The outcome of a call whose client went away before its end.
+const CLIENT_LEFT: &str = "client_left";
 
 pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -37,7 +42,8 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
     let limit = deadline::timeout(request.headers()).and_then(|timeout| started.checked_add(timeout));
     let call = Call::new(limit);
     let route = method.as_ref().map_or_else(|| Arc::from(UNKNOWN_ROUTE), |method| Arc::clone(&method.path));
-    let mut observed = Observed::begin(&grpc, route, call.clone(), id.clone(), started);
+    let trace = grpc.shared.tracer.begin(request.headers(), started);
+    let mut observed = Observed::begin(&grpc, route, call.clone(), id.clone(), started, trace);
     let admitted = match method {
         Some(method) => {
             let kind = method.kind;
@@ -94,15 +100,16 @@ struct Observed {
     call: Call,
     id: HeaderValue,
     started: Instant,
-    /// `ok` or a stable code, once it is known.
-    outcome: Option<String>,
+    trace: Trace,
+    /// `ok` or a stable code, and the status, once they are known.
+    outcome: Option<(String, Code)>,
     place: Option<OwnedSemaphorePermit>,
 }
 
 impl Observed {
-    fn begin(grpc: &Grpc, route: Arc<str>, call: Call, id: HeaderValue, started: Instant) -> Self {
+    fn begin(grpc: &Grpc, route: Arc<str>, call: Call, id: HeaderValue, started: Instant, trace: Trace) -> Self {
         grpc.shared.metrics.requests_in_flight.inc();
-        Self { grpc: grpc.clone(), route, call, id, started, outcome: None, place: None }
+        Self { grpc: grpc.clone(), route, call, id, started, trace, outcome: None, place: None }
     }
 
     /// Takes one of the places for open calls of this kind.
@@ -116,27 +123,41 @@ impl Observed {
     fn see(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get(Status::GRPC_STATUS).map(|status| Code::from_bytes(status.as_bytes())) {
             let ours = headers.get(ERROR_CODE).and_then(|code| code.to_str().ok());
-            self.outcome = Some(ours.unwrap_or(status::name(code)).to_owned());
+            self.outcome = Some((ours.unwrap_or(status::name(code)).to_owned(), code));
         }
     }
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        let metrics = &self.grpc.shared.metrics;
+        let Shared { metrics, tracer, log, .. } = &self.grpc.shared;
         metrics.requests_in_flight.dec();
-        let (report, duration) = (self.call.reported(), self.started.elapsed());
-        let outcome = self.outcome.as_deref().filter(|_| !report.left).unwrap_or("client_left");
-        metrics.request(&self.route, &report.model, outcome, duration);
-        // Whole microseconds, so that the log shows no digits of noise.
-        let duration_ms = duration.as_micros() as f64 / 1e3;
-        let (id, path) = (self.id.to_str().unwrap_or_default(), &*self.route);
-        if let Some(cause) = report.cause.as_deref() {
-            tracing::error!(request.id = id, path, code = outcome, duration_ms, cause, "call failed: {cause}");
-        } else {
-            // Metrics count these; a line for each would let any client fill the disk.
-            tracing::debug!(request.id = id, path, code = outcome, duration_ms, "call answered");
-        }
+        let (Report { model, times, cause, left }, took) = (self.call.reported(), self.started.elapsed());
+        let ended = self.outcome.take().filter(|_| !left);
+        let (outcome, code) = ended.as_ref().map_or((CLIENT_LEFT, None), |(outcome, code)| (outcome, Some(*code)));
+        let model_name = model.as_ref().map(|model| model.name.as_str());
+        metrics.request(&self.route, model_name.unwrap_or_default(), outcome, took);
+        let id = self.id.to_str().unwrap_or_default();
+        log.write(&Line {
+            id,
+            method: None,
+            path: &self.route,
+            status: None,
+            code: outcome,
+            model: model_name,
+            took,
+            cause: cause.as_deref(),
+            trace: &self.trace,
+        });
+        let method = self.route.strip_prefix('/');
+        tracer.end(std::mem::take(&mut self.trace), || Exchange {
+            wire: Wire::Grpc { method: method.map(str::to_owned), status: code.map(status::shouted) },
+            request_id: id.to_owned(),
+            outcome: outcome.to_owned(),
+            is_fault: code.is_some_and(status::is_fault),
+            model,
+            times,
+        });
         if outcome == OVERLOADED {
             self.grpc.overload.note();
         }

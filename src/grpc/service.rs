@@ -1,6 +1,7 @@
 //! `inference.GRPCInferenceService`: each call is one of the protocol's.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -148,7 +149,7 @@ impl Grpc {
         // The share is held to the end: the tensors live as long.
         let Decoded { model, version, id: _, request, share: _share } = decoded;
         if let Ok(face) = self.oip.face(&model, some(&version)) {
-            call.report(|report| report.model.clone_from(&face.engine().spec().name));
+            call.report(|report| report.model = Some(Arc::clone(face.engine().served())));
         }
         let answer = async {
             let (mut request, contents) = request?;

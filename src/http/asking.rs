@@ -1,6 +1,8 @@
 //! What every API does around a question to a model: whether it may come in, its images in one batch, its answer's report.
 //! Which model is meant and what an answer looks like is each API's own.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -16,7 +18,7 @@ use crate::pipeline::batch::{Row, RowOf, Scored};
 use crate::pipeline::infer::InferError;
 use crate::pipeline::{Ask, ClassifyError, Engine, Sample};
 use crate::shutdown::Phase;
-use crate::telemetry::StageTimes;
+use crate::telemetry::{Ended, StageTimes};
 
 /// Classes in an answer when the client does not say. Capped by the classes there are.
 pub(super) const TOP_K_DEFAULT: usize = 5;
@@ -80,45 +82,47 @@ pub(super) fn admit(app: &App) -> Result<(), Problem> {
 /// Names the model in the report of `response`.
 pub(super) fn about(mut response: Response, engine: &Engine) -> Response {
     if let Some(report) = response.extensions_mut().get_mut::<Report>() {
-        report.model.clone_from(&engine.spec().name);
+        report.model = Some(Arc::clone(engine.served()));
     }
     response
 }
 
 /// Asks about all items of a request together. One that fails fails them all, and its problem says which it was.
 pub(super) async fn all(engine: &Engine, items: Vec<Item>, ask: Ask) -> Result<Vec<Outcome>, Problem> {
-    let (count, counted) = (items.len(), engine.counted());
-    let places = engine.reserve(count)?;
-    let asked = places.into_iter().zip(items).enumerate().map(|(index, (place, item))| async move {
+    let count = items.len();
+    let ask_one = |(index, (place, item))| async move {
         let outcome = match item {
             Item::Photo(photo) => engine.classify(place, photo, ask).await.map(Outcome::Classes).map_err(Problem::from),
             Item::Tensor(sample) => {
                 engine.infer(place, sample, 0, ask.deadline).await.map(Outcome::Output).map_err(of_tensor)
             }
         };
-        outcome.map_err(|problem| problem.of_item(index, count))
-    });
-    let answers = try_join_all(asked).await?;
-    counted.ok();
-    Ok(answers)
+        outcome.map_err(|problem: Problem| problem.of_item(index, count))
+    };
+    let answers = async {
+        let places = engine.reserve(count)?;
+        try_join_all(places.into_iter().zip(items).enumerate().map(ask_one)).await
+    };
+    counted(engine, answers).await
 }
 
 /// As [`all`], with a value for every class of each photo and the index of the best.
 pub(super) async fn rows(engine: &Engine, items: Vec<Item>, ask: Ask) -> Result<Vec<Row>, Problem> {
-    let (count, counted) = (items.len(), engine.counted());
-    let places = engine.reserve(count)?;
-    let asked = places.into_iter().zip(items).enumerate().map(|(index, (place, item))| async move {
+    let count = items.len();
+    let ask_one = |(index, (place, item))| async move {
         let row = match item {
             Item::Photo(photo) => {
                 engine.row(place, photo, RowOf::Probabilities, 1, ask.deadline).await.map_err(Problem::from)
             }
             Item::Tensor(sample) => engine.infer(place, sample, 1, ask.deadline).await.map_err(of_tensor),
         };
-        row.map_err(|problem| problem.of_item(index, count))
-    });
-    let answers = try_join_all(asked).await?;
-    counted.ok();
-    Ok(answers)
+        row.map_err(|problem: Problem| problem.of_item(index, count))
+    };
+    let answers = async {
+        let places = engine.reserve(count)?;
+        try_join_all(places.into_iter().zip(items).enumerate().map(ask_one)).await
+    };
+    counted(engine, answers).await
 }
 
 /// Asks about each photo for itself: a broken one does not fail its neighbours.
@@ -128,25 +132,49 @@ pub(super) async fn each(
     ask: Ask,
 ) -> Result<Vec<Result<Scored, Problem>>, Problem> {
     let counted = engine.counted();
-    let places = engine.reserve(photos.len())?;
+    let places = match engine.reserve(photos.len()) {
+        Ok(places) => places,
+        Err(full) => {
+            let problem = Problem::from(full);
+            counted.ended(ended(&problem));
+            return Err(problem);
+        }
+    };
     let asked = places
         .into_iter()
         .zip(photos)
         .map(|(place, photo)| async move { Ok::<_, Problem>(engine.classify(place, photo?, ask).await?) });
     let outcomes = join_all(asked).await;
-    if outcomes.iter().any(Result::is_ok) {
-        counted.ok();
-    }
+    counted.ended(match outcomes.first() {
+        Some(Err(first)) if outcomes.iter().all(Result::is_err) => ended(first),
+        _ => Ended::Answered,
+    });
     Ok(outcomes)
 }
 
 /// The classes of one photo.
 pub(super) async fn one(engine: &Engine, photo: Result<Bytes, Problem>, ask: Ask) -> Result<Scored, Problem> {
+    let answer = async {
+        let place = engine.reserve(1)?.pop().expect("one place was reserved");
+        Ok(engine.classify(place, photo?, ask).await?)
+    };
+    counted(engine, answer).await
+}
+
+/// Waits for the answer to one request and counts how it ended.
+async fn counted<T>(engine: &Engine, answer: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
     let counted = engine.counted();
-    let place = engine.reserve(1)?.pop().expect("one place was reserved");
-    let scored = engine.classify(place, photo?, ask).await?;
-    counted.ok();
-    Ok(scored)
+    let answer = answer.await;
+    counted.ended(answer.as_ref().map_or_else(ended, |_| Ended::Answered));
+    answer
+}
+
+/// How a request to a model ends that has this problem.
+fn ended(problem: &Problem) -> Ended {
+    match problem.kind() {
+        ProblemKind::Failed(failure) => failure.ended(),
+        _ => Ended::Refused,
+    }
 }
 
 /// Scores that are not finite come of the values that a client sent: no photo has such.

@@ -75,10 +75,11 @@ async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     app.metrics.decode_memory_bytes.set(gauge(app.pool.memory_bytes()));
     app.metrics.upload_memory_bytes.set(gauge(app.uploads.held_bytes()));
-    for engine in app.models.ready() {
-        engine.refresh_metrics();
-    }
-    ([(header::CONTENT_TYPE, EXPOSITION)], app.metrics.render())
+    app.metrics.ready.set(i64::from(is_ready(&app).is_ok()));
+    let engines = app.models.ready();
+    engines.iter().for_each(|engine| engine.refresh_metrics());
+    let page = app.metrics.render(engines.iter().map(|engine| engine.work_done()));
+    ([(header::CONTENT_TYPE, EXPOSITION)], page)
 }
 
 fn unhealthy(ailing: &Ailing) -> Problem {

@@ -29,7 +29,7 @@ use crate::models::Models;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use crate::shutdown::Phases;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RequestLog, Tracer};
 use routes::Routes;
 
 /// What every handler can reach. Cheap to clone.
@@ -43,6 +43,8 @@ pub struct App {
     limits: HttpLimits,
     uploads: UploadMemory,
     metrics: Metrics,
+    tracer: Tracer,
+    log: RequestLog,
     overload: Arc<OverloadLog>,
     multi_model: Option<MultiModel>,
     vertex: Option<VertexRoutes>,
@@ -53,9 +55,9 @@ impl App {
     /// `not_ready`.
     #[must_use]
     pub fn new(apis: Apis, oip: Oip, models: Models, limits: HttpLimits, pool: PreparePool, shared: Shared) -> Self {
-        let Shared { uploads, phases, metrics } = shared;
+        let Shared { uploads, phases, metrics, tracer, log } = shared;
         let (overload, multi_model, vertex) = (Arc::default(), None, None);
-        Self { apis, oip, models, pool, phases, limits, uploads, metrics, overload, multi_model, vertex }
+        Self { apis, oip, models, pool, phases, limits, uploads, metrics, tracer, log, overload, multi_model, vertex }
     }
 
     /// The same, as a platform wants it: models that come and go over SageMaker's API, Vertex AI's routes.
@@ -84,7 +86,8 @@ impl App {
             model_control: true,
         };
         let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
-        let shared = Shared { uploads: UploadMemory::new(1 << 20), phases, metrics: Metrics::new() };
+        let (tracer, log) = (Tracer::default(), RequestLog::new(0));
+        let shared = Shared { uploads: UploadMemory::new(1 << 20), phases, metrics: Metrics::new(), tracer, log };
         Self::new(Apis::all(), oip, models, limits, pool, shared)
     }
 }

@@ -1,6 +1,7 @@
 //! One version on its way from files to an engine: opened, started, and checked that its files stayed as they were.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{Handle, Models, Source, Starter};
 use crate::pipeline::Engine;
@@ -68,6 +69,8 @@ pub(super) struct Tried {
     /// Files that only the open model names.
     pub(super) more: Vec<PathBuf>,
     pub(super) seen: Fingerprint,
+    /// How long opening them took.
+    pub(super) opening: Duration,
 }
 
 impl Tried {
@@ -96,10 +99,11 @@ pub(super) fn check_names(source: &Source, found: &[Found]) -> Result<(), LoadEr
 
 /// Opens one version, and remembers how its files looked.
 pub(super) fn open(source: &Source, found: &Found) -> Result<(Opened, Tried), LoadError> {
+    let started = Instant::now();
     let before = zoo::fingerprint(&found.files, &[]);
     let opened = source.open(found)?;
     let more = opened.more_files.clone();
-    let tried = Tried { seen: zoo::fingerprint(&found.files, &more), more };
+    let tried = Tried { seen: zoo::fingerprint(&found.files, &more), more, opening: started.elapsed() };
     if before == zoo::fingerprint(&found.files, &[]) { Ok((opened, tried)) } else { Err(LoadError::ChangedMeanwhile) }
 }
 
@@ -114,11 +118,12 @@ pub(super) fn start(
     if models.is_stopping() {
         return Err(LoadError::Stopping);
     }
+    let started = Instant::now();
     let engine = starter.start(opened)?;
     if tried.again(found) != tried.seen {
         return Err(LoadError::ChangedMeanwhile);
     }
-    starter.metrics.model_info(info(&engine));
+    starter.metrics.model_info(info(&engine), tried.opening + started.elapsed());
     Ok(Handle::new(engine, models.0.retired.clone()))
 }
 
@@ -131,5 +136,6 @@ pub(super) fn info(engine: &Engine) -> ModelInfo<'_> {
         provider: execution.provider.name(),
         precision: execution.precision.name(),
         sha256: &spec.sha256,
+        queue_images_max: execution.queue_images_max,
     }
 }

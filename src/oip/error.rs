@@ -4,6 +4,7 @@ use crate::models::{LoadError, NotServed};
 use crate::pipeline::batch::BatchError;
 use crate::pipeline::infer::InferError;
 use crate::pipeline::{ClassifyError, Failure};
+use crate::telemetry::Ended;
 
 /// Longest sentence. It may quote what a client sent.
 pub const MESSAGE_BYTES_MAX: usize = 400;
@@ -64,6 +65,20 @@ impl OipError {
     pub(super) fn shutting_down() -> Self {
         let code = Failure::ShuttingDown.code();
         Self::new(ErrorKind::Unavailable, code, "the server is shutting down; ask another one")
+    }
+
+    /// How a request to a model ends that has this error, for the model's statistics.
+    pub(super) fn ended(&self) -> Ended {
+        match self.kind {
+            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Ended::Rejected,
+            ErrorKind::Internal => Ended::ModelFailed,
+            ErrorKind::InvalidArgument
+            | ErrorKind::TooLarge
+            | ErrorKind::NotFound
+            | ErrorKind::Forbidden
+            | ErrorKind::Unsupported
+            | ErrorKind::LoadFailed => Ended::Refused,
+        }
     }
 
     /// The same, about one image of several.

@@ -10,7 +10,7 @@ use super::{ErrorKind, Face, Oip, OipError};
 use crate::models::Handle;
 use crate::pipeline::Sample;
 use crate::pipeline::batch::{Row, RowOf};
-use crate::telemetry::StageTimes;
+use crate::telemetry::{Ended, StageTimes};
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use schemars::JsonSchema;
@@ -158,10 +158,12 @@ impl Oip {
     /// As [`Oip::infer`].
     pub async fn infer_on(&self, face: &Face, request: InferRequest) -> Result<InferResponse, OipError> {
         let counted = face.engine().counted();
-        request.check_texts()?;
-        let answer = self.run(face, request).await?;
-        counted.ok();
-        Ok(answer)
+        let answer = match request.check_texts() {
+            Ok(()) => self.run(face, request).await,
+            Err(error) => Err(error),
+        };
+        counted.ended(answer.as_ref().map_or_else(OipError::ended, |_| Ended::Answered));
+        answer
     }
 
     async fn run(&self, face: &Face, request: InferRequest) -> Result<InferResponse, OipError> {

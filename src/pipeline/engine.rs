@@ -28,7 +28,7 @@ use super::preprocess::{Recipe, RecipeSteps};
 use super::proof::{self, Agreement};
 use super::types::{Sample, SampleShape};
 use crate::graph::Summary;
-use crate::telemetry::{Counts, ModelMetrics};
+use crate::telemetry::{Counts, ModelMetrics, ServedModel, WorkDone};
 
 /// Everything that is known about a model before it runs. Filled by `zoo`.
 #[derive(Debug, Clone)]
@@ -95,6 +95,7 @@ pub struct Engine {
     metrics: ModelMetrics,
     pulse: Arc<Pulse>,
     ailment: Mutex<Option<Ailment>>,
+    served: Arc<ServedModel>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -241,8 +242,13 @@ impl Engine {
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
         metrics.healthy(true);
         let pulse = Arc::new(Pulse::new(runs_max));
+        let served = Arc::new(ServedModel {
+            name: spec.name.clone(),
+            version: spec.version.clone(),
+            provider: execution.provider.name(),
+        });
         let (ailment, workers) = (Mutex::default(), Vec::new());
-        let mut engine = Self { spec, contract, execution, pool, queue, metrics, pulse, ailment, workers };
+        let mut engine = Self { spec, contract, execution, pool, queue, metrics, served, pulse, ailment, workers };
         for index in 0..runs_max {
             engine.start_worker(index)?;
         }
@@ -298,6 +304,12 @@ impl Engine {
         &self.spec
     }
 
+    /// What reports name it.
+    #[must_use]
+    pub fn served(&self) -> &Arc<ServedModel> {
+        &self.served
+    }
+
     /// What the graph takes and returns.
     #[must_use]
     pub fn contract(&self) -> &Contract {
@@ -314,6 +326,13 @@ impl Engine {
     #[must_use]
     pub fn tally(&self) -> Counts {
         self.metrics.tally()
+    }
+
+    /// The same, with the model's name and how much waits.
+    #[must_use]
+    pub fn work_done(&self) -> WorkDone<'_> {
+        let ModelSpec { name, version, .. } = &*self.spec;
+        WorkDone { model: name, version, counts: self.tally(), pending: self.queue.len() }
     }
 
     /// Brings the gauges up to date. Called when metrics are asked for: workers and preparers would race to set them.

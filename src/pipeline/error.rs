@@ -5,6 +5,7 @@ use super::decode::DecodeError;
 use super::decode::budget::BudgetError;
 use super::infer::InferError;
 use super::preprocess::PreprocessError;
+use crate::telemetry::Ended;
 
 /// Why an image got no classes.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -76,6 +77,21 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// How a request ends that fails so, for its model's statistics.
+    #[must_use]
+    pub fn ended(self) -> Ended {
+        match self {
+            Self::Overloaded | Self::ShuttingDown | Self::DeadlineExceeded => Ended::Rejected,
+            Self::InferenceFailed => Ended::ModelFailed,
+            Self::EmptyImage
+            | Self::NotAnImage
+            | Self::UnsupportedImage
+            | Self::ImageTooLarge
+            | Self::BrokenImage
+            | Self::PreprocessFailed => Ended::Refused,
+        }
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(self) -> &'static str {

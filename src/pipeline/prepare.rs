@@ -110,8 +110,8 @@ impl PreparePool {
         let mut values = self.samples.lend(shape.len());
         preprocess::preprocess_into(&image, recipe, scratch, &mut values)?;
         let mut times = StageTimes::default();
-        times.set(Stage::Decode, decoded - started);
-        times.set(Stage::Preprocess, decoded.elapsed());
+        times.set(Stage::Decode, started, decoded - started);
+        times.set(Stage::Preprocess, decoded, decoded.elapsed());
         let info = image.info();
         canvas.take_back(image);
         drop((workspace, reservation));

@@ -78,6 +78,7 @@ impl Port {
     fn serve(self, wire: impl Wire, settings: &Settings, shared: &Shared) -> JoinHandle<Drained> {
         let (limits, grace) = (connection_limits(&settings.http), *settings.http.drain_grace);
         let (phases, connections) = (shared.phases.clone(), shared.metrics.connections.clone());
+        shared.metrics.connections_max.add(i64::try_from(limits.connections_max).unwrap_or(i64::MAX));
         // Joined by `drained`.
         tokio::spawn(edge::serve(self.listener, wire, limits, phases, connections, grace))
     }

@@ -1,17 +1,22 @@
 //! Prometheus metrics, in base units (seconds, bytes, images). The names and labels are documented in `docs/METRICS.md`.
 
+mod model;
+mod process;
+mod triton;
+
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::{Collector as _, MetricVec, MetricVecBuilder};
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
-use super::tally::{Counts, Tally};
-use super::timing::{Stage, StageTimes};
+pub use model::{ModelInfo, ModelMetrics};
+pub use triton::WorkDone;
+
+use super::logging;
 
 /// From 10 microseconds to 49 seconds in steps of 1.5: fine enough for a 1 ms ResNet-20 and wide enough for a queue that
 /// is full. Start and step are those of Text Embeddings Inference, so dashboards compare.
@@ -33,15 +38,33 @@ pub struct Metrics {
     runs: IntCounterVec,
     queue_images: IntGaugeVec,
     model_healthy: IntGaugeVec,
+    queue_images_max: IntGaugeVec,
     model_info: GaugeVec,
+    model_load_seconds: GaugeVec,
+    /// Show Triton's names, too.
+    triton: bool,
     /// Requests that are being answered now.
     pub requests_in_flight: IntGauge,
     /// Open client connections.
     pub connections: IntGauge,
+    /// How many there may be.
+    pub connections_max: IntGauge,
     /// Bytes of uploads held in memory now.
     pub upload_memory_bytes: IntGauge,
+    /// How many there may be.
+    pub upload_memory_max_bytes: IntGauge,
     /// Bytes that decodes have reserved now.
     pub decode_memory_bytes: IntGauge,
+    /// How many there may be.
+    pub decode_memory_max_bytes: IntGauge,
+    /// 1 while the server says that it is ready.
+    pub ready: IntGauge,
+    /// Spans that a collector took.
+    pub spans_exported: IntCounter,
+    /// Spans that came while the queue was full.
+    pub spans_not_queued: IntCounter,
+    /// Spans that the collector did not take.
+    pub spans_not_exported: IntCounter,
 }
 
 impl Metrics {
@@ -64,9 +87,17 @@ impl Metrics {
         let gauge = |name: &str, help: &str| {
             register(&registry, IntGauge::new(name, help).expect("metric names are constants"))
         };
-        let build_info =
-            GaugeVec::new(Opts::new("residual_build_info", "The version of Residual; always 1."), &["version"]);
-        register(&registry, build_info.expect("metric names are constants"))
+        let of_model = |name: &str, help: &str| {
+            let family = IntGaugeVec::new(Opts::new(name, help), &["model", "version"]);
+            register(&registry, family.expect("metric names are constants"))
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, GaugeVec::new(Opts::new(name, help), labels).expect("metric names are constants"))
+        };
+        let spans_dropped =
+            counter("residual_spans_dropped_total", "Spans that no collector got, by why.", &["reason"]);
+        let spans_exported = IntCounter::new("residual_spans_exported_total", "Spans that a collector took.");
+        gauges("residual_build_info", "The version of Residual; always 1.", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
         Self {
@@ -103,76 +134,51 @@ impl Metrics {
                 "Runs of the model, by version and the cores that each took.",
                 &["model", "version", "cores"],
             ),
-            queue_images: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("residual_queue_images", "Prepared images waiting for a worker now."),
-                    &["model", "version"],
-                )
-                .expect("metric names are constants"),
+            queue_images: of_model("residual_queue_images", "Prepared images waiting for a worker now."),
+            queue_images_max: of_model(
+                "residual_queue_images_max",
+                "Images that may be in preparation or wait for a worker.",
             ),
-            model_healthy: register(
-                &registry,
-                IntGaugeVec::new(
-                    Opts::new("residual_model_healthy", "1 while runs of the model end and bring answers, else 0."),
-                    &["model", "version"],
-                )
-                .expect("metric names are constants"),
+            model_healthy: of_model(
+                "residual_model_healthy",
+                "1 while runs of the model end and bring answers, else 0.",
             ),
-            model_info: register(
-                &registry,
-                GaugeVec::new(
-                    Opts::new("residual_model_info", "A model that is served; always 1."),
-                    &["model", "version", "provider", "precision", "sha256"],
-                )
-                .expect("metric names are constants"),
+            model_info: gauges(
+                "residual_model_info",
+                "A model that is served; always 1.",
+                &["model", "version", "provider", "precision", "sha256"],
             ),
+            model_load_seconds: gauges(
+                "residual_model_load_seconds",
+                "How long the model took to load and warm up.",
+                &["model", "version"],
+            ),
+            triton: false,
             requests_in_flight: gauge("residual_requests_in_flight", "Requests that are being answered now."),
             connections: gauge("residual_connections", "Open client connections."),
+            connections_max: gauge("residual_connections_max", "Client connections that may be open."),
             upload_memory_bytes: gauge("residual_upload_memory_bytes", "Bytes of uploads held in memory now."),
+            upload_memory_max_bytes: gauge("residual_upload_memory_max_bytes", "Bytes of uploads that may be held."),
             decode_memory_bytes: gauge("residual_decode_memory_bytes", "Bytes that image decodes have reserved now."),
+            decode_memory_max_bytes: gauge("residual_decode_memory_max_bytes", "Bytes that decodes may reserve."),
+            ready: gauge("residual_ready", "1 while the server says that it is ready."),
+            spans_exported: register(&registry, spans_exported.expect("metric names are constants")),
+            spans_not_queued: spans_dropped.with_label_values(&["queue_full"]),
+            spans_not_exported: spans_dropped.with_label_values(&["export_failed"]),
             registry,
         }
+    }
+
+    /// The same families, and Triton's names beside them.
+    #[must_use]
+    pub fn with_triton(self, triton: bool) -> Self {
+        Self { triton, ..self }
     }
 
     /// Counts one answered request. `outcome` is `ok` or the stable error code.
     pub fn request(&self, route: &str, model: &str, outcome: &str, duration: Duration) {
         self.requests.with_label_values(&[route, model, outcome]).inc();
         self.request_seconds.with_label_values(&[route]).observe(duration.as_secs_f64());
-    }
-
-    /// The series of one model, looked up once so that the per-image path touches no map.
-    #[must_use]
-    pub fn model(&self, model: &str, version: &str) -> ModelMetrics {
-        ModelMetrics {
-            images: self.images.clone(),
-            images_ok: self.images.with_label_values(&[model, version, "ok"]),
-            stage_seconds: Stage::ALL
-                .map(|stage| self.stage_seconds.with_label_values(&[model, version, stage.name()])),
-            batch_images: self.batch_images.with_label_values(&[model, version]),
-            runs: self.runs.clone(),
-            queue_images: self.queue_images.with_label_values(&[model, version]),
-            healthy: self.model_healthy.with_label_values(&[model, version]),
-            tally: Arc::default(),
-            model: model.to_owned(),
-            version: version.to_owned(),
-        }
-    }
-
-    /// Announces a served model.
-    pub fn model_info(&self, info: ModelInfo<'_>) {
-        self.model_info.with_label_values(&info.labels()).set(1.0);
-    }
-
-    /// Takes back the announcement of an engine that serves no longer; `gone` if no other serves this version of the model.
-    /// Its counters stay: a counter that vanishes reads as a restart.
-    pub fn forget_model(&self, info: ModelInfo<'_>, gone: bool) {
-        // Removing what was never set is no harm.
-        let _ = self.model_info.remove_label_values(&info.labels());
-        if gone {
-            let _ = self.queue_images.remove_label_values(&[info.model, info.version]);
-            let _ = self.model_healthy.remove_label_values(&[info.model, info.version]);
-        }
     }
 
     /// Takes every series of a model off the page: one that a client added and removed again. Names that clients choose would
@@ -198,16 +204,29 @@ impl Metrics {
         forget(&self.runs, model);
         forget(&self.queue_images, model);
         forget(&self.model_healthy, model);
+        forget(&self.queue_images_max, model);
         forget(&self.model_info, model);
+        forget(&self.model_load_seconds, model);
     }
 
-    /// All families in the Prometheus text format, version 0.0.4.
+    /// All families in the Prometheus text format, version 0.0.4. `models` are those that are served; only Triton's names need
+    /// them.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render<'a>(&self, models: impl Iterator<Item = WorkDone<'a>>) -> String {
+        // What is read at this moment and kept nowhere.
+        let now = Registry::new();
+        process::register_figures(&now);
+        let lines = IntCounter::new("residual_log_lines_dropped_total", "Log lines that nobody read in time.");
+        register(&now, lines.expect("metric names are constants")).inc_by(logging::dropped_lines());
+        if self.triton {
+            triton::register_counts(&now, models);
+        }
         let mut text = String::with_capacity(16 * 1024);
-        // Writing to a string cannot fail, and families gathered from a registry are never empty.
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
-            tracing::error!(%error, "failed to encode the metrics");
+        for registry in [&self.registry, &now] {
+            // Writing to a string cannot fail, and families gathered from a registry are never empty.
+            if let Err(error) = TextEncoder::new().encode_utf8(&registry.gather(), &mut text) {
+                tracing::error!(%error, "failed to encode the metrics");
+            }
         }
         text
     }
@@ -219,100 +238,22 @@ impl Default for Metrics {
     }
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
     registry.register(Box::new(collector.clone())).expect("every metric name is registered once");
     collector
 }
 
-/// What is announced of a model that is served.
-#[derive(Debug, Clone, Copy)]
-pub struct ModelInfo<'a> {
-    /// Its name.
-    pub model: &'a str,
-    /// Its version.
-    pub version: &'a str,
-    /// The execution provider in use.
-    pub provider: &'a str,
-    /// What that multiplies in.
-    pub precision: &'a str,
-    /// sha256 of its file.
-    pub sha256: &'a str,
-}
-
-impl<'a> ModelInfo<'a> {
-    fn labels(self) -> [&'a str; 5] {
-        [self.model, self.version, self.provider, self.precision, self.sha256]
-    }
-}
-
-/// The series of one model.
-#[derive(Debug, Clone)]
-pub struct ModelMetrics {
-    model: String,
-    version: String,
-    images: IntCounterVec,
-    images_ok: IntCounter,
-    stage_seconds: [Histogram; Stage::ALL.len()],
-    batch_images: Histogram,
-    runs: IntCounterVec,
-    queue_images: IntGauge,
-    healthy: IntGauge,
-    tally: Arc<Tally>,
-}
-
-impl ModelMetrics {
-    /// Counts one request, of one image or many, that was answered or failed after `took`.
-    pub fn request(&self, ok: bool, took: Duration) {
-        self.tally.request(ok, took);
-    }
-
-    /// Counts one image that got its answer, with its stage times.
-    pub fn image_ok(&self, times: &StageTimes) {
-        self.images_ok.inc();
-        for (stage, duration) in times.passed() {
-            self.stage_seconds[stage as usize].observe(duration.as_secs_f64());
-        }
-        self.tally.image_ok(times);
-    }
-
-    /// Counts one image that got an error with this stable code.
-    pub fn image_failed(&self, code: &str) {
-        self.images.with_label_values(&[self.model.as_str(), self.version.as_str(), code]).inc();
-    }
-
-    /// Shows how many prepared images wait for a worker now.
-    pub fn queue_len(&self, len: usize) {
-        self.queue_images.set(i64::try_from(len).unwrap_or(i64::MAX));
-    }
-
-    /// Shows whether runs of the model end and bring answers.
-    pub fn healthy(&self, healthy: bool) {
-        self.healthy.set(i64::from(healthy));
-    }
-
-    /// What was counted since the model was loaded.
-    #[must_use]
-    pub fn tally(&self) -> Counts {
-        self.tally.counts()
-    }
-
-    /// Counts one run of a batch of `len` images on so many cores.
-    pub fn run(&self, len: usize, cores: usize, took: Duration) {
-        self.tally.run(len, took);
-        #[expect(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 images")]
-        self.batch_images.observe(len as f64);
-        self.runs.with_label_values(&[self.model.as_str(), self.version.as_str(), &cores.to_string()]).inc();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::telemetry::timing::{Stage, StageTimes};
 
     #[test]
     fn a_model_that_was_removed_leaves_no_series() {
         let metrics = Metrics::new();
-        let before = metrics.render().len();
+        let before = metrics.render(std::iter::empty()).len();
         for n in 0..50 {
             let name = format!("client-{n}");
             let model = metrics.model(&name, "1");
@@ -322,7 +263,7 @@ mod tests {
             metrics.request("/invocations", &name, "ok", Duration::ZERO);
             metrics.forget_series(&name);
         }
-        let text = metrics.render();
+        let text = metrics.render(std::iter::empty());
         assert!(!text.contains("client-"), "{text}");
         // The time of a route has no model, and one route has been asked.
         assert!(text.len() < before + 8 * 1024, "{text}");
@@ -332,12 +273,12 @@ mod tests {
     fn an_image_shows_in_every_stage_once() {
         let metrics = Metrics::new();
         let mut times = StageTimes::default();
-        times.set(Stage::Infer, Duration::from_millis(3));
+        times.set(Stage::Infer, Instant::now(), Duration::from_millis(3));
         let model = metrics.model("m", "2");
         model.image_ok(&times);
         model.image_failed("broken_image");
         metrics.request("/api/v1/classify", "m", "ok", Duration::from_millis(4));
-        let text = metrics.render();
+        let text = metrics.render(std::iter::empty());
         for line in [
             "residual_stage_duration_seconds_count{model=\"m\",stage=\"infer\",version=\"2\"} 1",
             "residual_stage_duration_seconds_sum{model=\"m\",stage=\"infer\",version=\"2\"} 0.003",

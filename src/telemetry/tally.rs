@@ -22,6 +22,26 @@ impl Sum {
     }
 }
 
+/// How a request ended, whatever its answer was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was answered.
+    Answered,
+    /// It found no place in the queue, or none of the instances in time.
+    Rejected,
+    /// Its client left before the answer.
+    Left,
+    /// The model failed.
+    ModelFailed,
+    /// Anything else: a broken image, a tensor of the wrong shape.
+    Refused,
+}
+
+impl Ended {
+    /// The ways to end without an answer.
+    pub const FAILURES: [Self; 4] = [Self::Rejected, Self::Left, Self::ModelFailed, Self::Refused];
+}
+
 /// What one engine has done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -29,6 +49,8 @@ pub struct Counts {
     pub ok: Sum,
     /// Requests that got an error.
     pub failed: Sum,
+    /// The same by why, in the order of [`Ended::FAILURES`].
+    failures: [u64; Ended::FAILURES.len()],
     /// The images that passed each stage, in the order of [`Stage::ALL`]; of those that were answered.
     pub stages: [Sum; Stage::ALL.len()],
     /// Runs of the model by the images in each.
@@ -42,6 +64,13 @@ impl Counts {
     #[must_use]
     pub fn stage(&self, stage: Stage) -> Sum {
         self.stages[stage as usize]
+    }
+
+    /// Requests that ended so, and were not answered.
+    #[must_use]
+    pub fn failed_by(&self, ended: Ended) -> u64 {
+        let known = Ended::FAILURES.iter().zip(self.failures).find(|(failure, _)| **failure == ended);
+        known.map_or(0, |(_, count)| count)
     }
 
     /// Images that were computed.
@@ -64,8 +93,14 @@ impl Tally {
         });
     }
 
-    pub(super) fn request(&self, ok: bool, took: Duration) {
-        self.change(|counts| if ok { counts.ok.add(took) } else { counts.failed.add(took) });
+    pub(super) fn request(&self, ended: Ended, took: Duration) {
+        self.change(|counts| match Ended::FAILURES.iter().position(|failure| *failure == ended) {
+            None => counts.ok.add(took),
+            Some(index) => {
+                counts.failed.add(took);
+                counts.failures[index] += 1;
+            }
+        });
     }
 
     pub(super) fn run(&self, images: usize, took: Duration) {
@@ -87,26 +122,32 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
     fn images_runs_and_stages_add_up() {
         let tally = Tally::default();
         let mut times = StageTimes::default();
-        times.set(Stage::Queue, Duration::from_millis(2));
+        times.set(Stage::Queue, Instant::now(), Duration::from_millis(2));
         tally.run(2, Duration::from_millis(8));
         tally.run(1, Duration::from_millis(5));
         tally.run(2, Duration::from_millis(8));
         for _ in 0..4 {
             tally.image_ok(&times);
         }
-        tally.request(true, Duration::from_millis(40));
-        tally.request(false, Duration::from_millis(1));
+        tally.request(Ended::Answered, Duration::from_millis(40));
+        tally.request(Ended::Left, Duration::from_millis(1));
+        tally.request(Ended::Refused, Duration::from_millis(1));
+        tally.request(Ended::Left, Duration::from_millis(1));
         let counts = tally.counts();
         assert_eq!(counts.images(), 5);
         assert_eq!(counts.runs[&2], Sum { count: 2, time: Duration::from_millis(16) });
         assert_eq!(counts.ok, Sum { count: 1, time: Duration::from_millis(40) });
-        assert_eq!(counts.failed.count, 1);
+        assert_eq!(counts.failed, Sum { count: 3, time: Duration::from_millis(3) });
+        assert_eq!(Ended::FAILURES.map(|failure| counts.failed_by(failure)), [0, 2, 0, 1]);
+        assert_eq!(counts.failed_by(Ended::Answered), 0);
         assert_eq!(counts.stage(Stage::Queue), Sum { count: 4, time: Duration::from_millis(8) });
         assert_eq!(counts.stage(Stage::Decode), Sum::default());
         assert!(counts.last_run.is_some());

@@ -47,9 +47,10 @@ fn what_a_flag_refuses_a_file_cannot_say() {
         ("provider = \"coreml\"", "settings file FILE: invalid value 'coreml' for '--provider <NAME>'"),
         ("batch_dealy = \"1ms\"", "settings file FILE: unknown setting \"batch_dealy\"; did you mean \"batch_delay\"?"),
         ("print_config = true", "settings file FILE: unknown setting \"print_config\""),
-        ("batch_delay = 1.5", "settings file FILE: batch_delay is float; write a string"),
-        ("http_port = [1]", "settings file FILE: http_port is array; write a string, a whole number or true/false"),
-        ("model = [\"a\", 1.5]", "settings file FILE: model is float; write a string or a list of strings"),
+        ("batch_delay = 1.5", "settings file FILE: invalid value '1.5' for '--batch-delay <TIME>': time unit needed"),
+        ("trace_ratio = 1.5", "settings file FILE: invalid value '1.5' for '--trace-ratio <RATIO>'"),
+        ("http_port = [1]", "settings file FILE: http_port is array; write a string, a number or true/false"),
+        ("model = [\"a\", {}]", "settings file FILE: model is table; write a string or a list of strings"),
         ("[batch]\ndelay = 1", "settings file FILE: unknown setting \"batch\""),
         ("batch_delay = ", "settings file FILE: TOML parse error at line 1, column 15"),
     ] {
@@ -78,6 +79,7 @@ fn what_is_printed_is_read_back_as_the_same_settings() {
         "--model",
         "a",
         "--model=b=c",
+        "--trace-ratio=0.25",
     ];
     let matches = command().get_matches_from(given);
     let printed = print(&command(), &matches, &[], &[]);
@@ -91,4 +93,5 @@ fn what_is_printed_is_read_back_as_the_same_settings() {
         printed.replace("[flag]", "[default]")
     );
     assert!(printed.contains("[flag]\nhttp_port = 9000\n"), "{printed}");
+    assert!(printed.contains("[flag]\ntrace_ratio = 0.25\n"), "{printed}");
 }

@@ -1,5 +1,7 @@
 //! `POST /v2/models/{name}[/versions/{version}]/infer`.
 
+use std::sync::Arc;
+
 use super::body::{JsonPart, Packed, Unpacked};
 use super::encoding::Encoding;
 use super::render::Rendered;
@@ -48,7 +50,7 @@ async fn respond(
     let mut response = outcome.map_or_else(|problem| V2Problem(problem).into_response(), IntoResponse::into_response);
     // Whatever the outcome, the report names the model that was asked, if there is one.
     if let (Some(report), Ok(face)) = (response.extensions_mut().get_mut::<Report>(), app.oip.face(name, version)) {
-        report.model.clone_from(&face.engine().spec().name);
+        report.model = Some(Arc::clone(face.engine().served()));
     }
     response
 }

@@ -95,7 +95,7 @@ impl Reply {
         match self {
             Self::Classes { top_k, reading, image, to } => {
                 let classification = postprocess::classify(row, reading.unwrap_or(own), labels, top_k);
-                times.set(Stage::Postprocess, started.elapsed());
+                times.set(Stage::Postprocess, started, started.elapsed());
                 let _ = to.send(Ok(Scored { classification, image, times }));
             }
             Self::Row { of, top_k, to } => {
@@ -104,7 +104,7 @@ impl Reply {
                     RowOf::Probabilities => (postprocess::every_probability(row, own), own.classes(row)),
                 };
                 let best = postprocess::top_indices(ranked, top_k);
-                times.set(Stage::Postprocess, started.elapsed());
+                times.set(Stage::Postprocess, started, started.elapsed());
                 let _ = to.send(Ok(Row { values, best, times }));
             }
         }

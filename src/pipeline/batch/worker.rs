@@ -81,20 +81,19 @@ pub fn work<M: Infer + Send + 'static>(
             continue;
         }
         let lane = &mut *run.instance;
-        let Outcome { scores, took, stopped } = telling.run(&taken.batch, lane, cores);
+        let outcome = telling.run(&taken.batch, lane, cores);
         // One image that the runtime fails on must not fail those that came with it. A run that was stopped is not begun
         // again: it has cost its callers their time already.
-        if scores.is_err() && images > 1 && !stopped {
+        if outcome.scores.is_err() && images > 1 && !outcome.stopped {
             let started = Instant::now();
             for alone in taken.batch.drain(..) {
                 let outcome = telling.run(std::slice::from_ref(&alone), lane, cores);
                 telling.pulse.answered(answer(vec![alone], outcome, answering));
             }
-            queue.finish(run, images, took + started.elapsed());
+            queue.finish(run, images, outcome.took + started.elapsed());
         } else {
             // Others may compute while this thread hands out the answers.
-            queue.finish(run, images, took);
-            let outcome = Outcome { scores, took, stopped };
+            queue.finish(run, images, outcome.took);
             telling.pulse.answered(answer(taken.batch.drain(..), outcome, answering));
         }
     }
@@ -103,6 +102,7 @@ pub fn work<M: Infer + Send + 'static>(
 /// What became of a run.
 struct Outcome {
     scores: Result<RawScores, InferError>,
+    began: Instant,
     took: Duration,
     /// By the watchdog.
     stopped: bool,
@@ -113,17 +113,17 @@ impl Telling<'_> {
     fn run<M: Infer>(&self, jobs: &[(Job, Duration)], lane: &mut Lane<M>, cores: usize) -> Outcome {
         let Self { metrics, pulse, worker } = *self;
         let Lane { model, batch } = lane;
-        let started = Instant::now();
+        let began = Instant::now();
         pulse.begin(worker, model.brake());
         let scores = infer(jobs, model, batch);
         let stopped = pulse.end(worker);
-        let took = started.elapsed();
+        let took = began.elapsed();
         metrics.run(jobs.len(), cores, took);
         let scores = match scores {
             Err(_) if stopped => Err(InferError::Stopped { batch_len: jobs.len(), seconds: took.as_secs() }),
             scores => scores,
         };
-        Outcome { scores, took, stopped }
+        Outcome { scores, began, took, stopped }
     }
 }
 
@@ -142,7 +142,7 @@ fn infer(jobs: &[(Job, Duration)], model: &mut dyn Infer, batch: &mut Batch) -> 
 /// Answers every caller. Tells whether any got more than an error.
 fn answer(
     jobs: impl IntoIterator<Item = (Job, Duration), IntoIter: ExactSizeIterator>,
-    Outcome { scores, took: infer, .. }: Outcome,
+    Outcome { scores, began, took, .. }: Outcome,
     answering: Answering<'_>,
 ) -> bool {
     let jobs = jobs.into_iter();
@@ -158,8 +158,9 @@ fn answer(
     let mut any = false;
     for (index, (job, queued)) in jobs.enumerate() {
         let Job { mut times, reply, .. } = job;
-        times.set(Stage::Queue, queued);
-        times.set(Stage::Infer, infer);
+        // It left the queue just before the run.
+        times.set(Stage::Queue, began.checked_sub(queued).unwrap_or(began), queued);
+        times.set(Stage::Infer, began, took);
         times.batch_len = batch_len;
         match scores.row(index) {
             Ok(row) => {

@@ -13,7 +13,7 @@ use crate::pipeline::batch::{Answer, BatchError, Job, Place, Reply, Row, RowOf, 
 use crate::pipeline::error::ClassifyError;
 use crate::pipeline::infer::{Reading, TensorError, read_sample};
 use crate::pipeline::types::{ImageInfo, Sample};
-use crate::telemetry::StageTimes;
+use crate::telemetry::{Ended, StageTimes};
 
 /// What one request wants of one image.
 #[derive(Debug, Clone, Copy)]
@@ -118,10 +118,11 @@ impl Engine {
         answer
     }
 
-    /// Counts a request, which may bring many images: as failed when it is dropped, unless it was [`Counted::ok`].
+    /// Counts a request, which may bring many images, by how it [ended](Counted::ended); as left by its client if it is dropped
+    /// before.
     #[must_use]
     pub fn counted(&self) -> Counted<'_> {
-        Counted { engine: self, started: Instant::now(), ok: false }
+        Counted { engine: self, started: Instant::now(), ended: Ended::Left }
     }
 
     fn count(&self, outcome: Result<&StageTimes, &ClassifyError>) {
@@ -137,19 +138,19 @@ impl Engine {
 pub struct Counted<'a> {
     engine: &'a Engine,
     started: Instant,
-    ok: bool,
+    ended: Ended,
 }
 
 impl Counted<'_> {
-    /// It was answered.
-    pub fn ok(mut self) {
-        self.ok = true;
+    /// It ended so.
+    pub fn ended(mut self, ended: Ended) {
+        self.ended = ended;
     }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.engine.metrics.request(self.ok, self.started.elapsed());
+        self.engine.metrics.request(self.ended, self.started.elapsed());
     }
 }
 

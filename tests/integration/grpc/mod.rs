@@ -4,3 +4,4 @@ mod bounds;
 mod client;
 mod infer;
 mod life;
+mod traces;
