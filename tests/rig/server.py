@@ -117,6 +117,10 @@ class Server:
         """Memory that the process holds."""
         return self._status("VmRSS") * 1024
 
+    def peak_bytes(self) -> int:
+        """The most memory that it has ever held."""
+        return self._status("VmHWM") * 1024
+
     def threads(self) -> int:
         """Its threads."""
         return self._status("Threads")
