@@ -39,6 +39,11 @@ def noise(width: int, height: int, seed: int) -> bytes:
     return png(width, height, bytes(rows))
 
 
+def plain(red: int, green: int, blue: int) -> bytes:
+    """A PNG of 8 x 8 pixels of one colour."""
+    return png(8, 8, (b"\0" + bytes((red, green, blue)) * 8) * 8)
+
+
 def picture_bomb(side: int) -> bytes:
     """A PNG of one colour: `side` squared times three bytes in about a thousandth of that."""
     packer = zlib.compressobj(9)

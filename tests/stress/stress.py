@@ -18,10 +18,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import clients  # noqa: E402
+import life  # noqa: E402
+import models  # noqa: E402
 import overload  # noqa: E402
 from told import Told  # noqa: E402
 
-SCENARIOS = {scenario.__name__: scenario for module in [overload, clients] for scenario in module.SCENARIOS}
+SCENARIOS = {scenario.__name__: scenario for module in [overload, clients, life, models] for scenario in module.SCENARIOS}
 
 
 def main() -> int:
