@@ -1,7 +1,7 @@
 """One fault a scenario, against a server of its own: what was done, what was seen, what must hold.
 
     python tests/stress/stress.py --list
-    python tests/stress/stress.py overload_2x fd_exhaustion
+    python tests/stress/stress.py overload_2x descriptors_run_out
     python tests/stress/stress.py            # all of them
 
 RESIDUAL_BINARY names the program. The exit code is 1 where something did not hold.
@@ -19,11 +19,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import clients  # noqa: E402
 import life  # noqa: E402
+import machine  # noqa: E402
 import models  # noqa: E402
 import overload  # noqa: E402
 from told import Told  # noqa: E402
 
-SCENARIOS = {scenario.__name__: scenario for module in [overload, clients, life, models] for scenario in module.SCENARIOS}
+SCENARIOS = {scenario.__name__: scenario for module in [overload, clients, machine, life, models] for scenario in module.SCENARIOS}
 
 
 def main() -> int:
