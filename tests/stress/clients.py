@@ -8,8 +8,9 @@ import pathlib
 import time
 
 from rig import photos, server, wire
+from rig.figures import mib, milliseconds, percentile
 from rig.server import Server
-from told import Told, mib, milliseconds, percentile
+from told import Told
 
 CLASSIFY = "/api/v1/classify"
 V2_INFER = "/v2/models/resnet20-cifar10_image/infer"

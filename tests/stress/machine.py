@@ -13,8 +13,9 @@ import time
 
 from clients import flooded, reset
 from rig import photos, server, wire
+from rig.figures import milliseconds
 from rig.server import Server
-from told import Told, milliseconds
+from told import Told
 
 CLASSIFY = "/api/v1/classify"
 DESCRIPTORS = 64

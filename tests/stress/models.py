@@ -8,8 +8,9 @@ import threading
 import time
 
 from rig import onnx, photos, server, wire
+from rig.figures import milliseconds
 from rig.server import ROOT, Server
-from told import Told, milliseconds
+from told import Told
 
 CLASSIFY = "/api/v1/classify"
 GRAYISH, WHITE, BLACK = photos.plain(140, 150, 135), photos.plain(255, 255, 255), photos.plain(0, 0, 0)

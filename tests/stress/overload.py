@@ -6,7 +6,8 @@ import pathlib
 
 from load import Sent, drive
 from rig import photos, server
-from told import Told, milliseconds, percentile
+from rig.figures import milliseconds, percentile
+from told import Told
 
 PATH = "/api/v1/classify"
 CAPACITY_SECONDS = 6.0

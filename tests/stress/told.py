@@ -1,9 +1,6 @@
 """What a scenario did, what was seen, and whether what must hold did."""
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
-
 
 class Told:
     """The account of one scenario, printed as it goes."""
@@ -29,20 +26,3 @@ class Told:
     def skips(self, text: str) -> None:
         """What could not be tried here, and why."""
         print(f"   skips  {text}", flush=True)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which this share of them lies; 0 of none."""
-    if len(values) < 2:
-        return values[0] if values else 0.0
-    return statistics.quantiles(values, n=1000, method="inclusive")[min(round(share * 1000), 999) - 1]
-
-
-def milliseconds(seconds: float) -> str:
-    """For people."""
-    return f"{seconds * 1000:.0f} ms"
-
-
-def mib(bytes_: float) -> str:
-    """For people."""
-    return f"{bytes_ / 2**20:.1f} MiB"
