@@ -1,4 +1,4 @@
-"""A model that throws at run time, written byte by byte: the standard library has no ONNX."""
+"""Models with faults that the program itself writes none of, byte by byte: the standard library has no ONNX."""
 from __future__ import annotations
 
 import json
@@ -10,6 +10,8 @@ ATTRIBUTE_INT = 2  # AttributeProto.AttributeType
 # The mean of a colour over a picture is -1 to 1. This many times it, cut to a whole number, is the row that is looked up:
 # all rows from -8 to 7 are there, and only a picture that is all white in one colour asks for row 8.
 TABLE_ROWS, TIMES = 8, 8.01
+LARGE_ROWS = 16384
+EXTERNAL = 1  # TensorProto.DataLocation
 
 
 def _varint(value: int) -> bytes:
@@ -51,7 +53,24 @@ def _value(field: int, name: str, shape: list[int | str]) -> bytes:
 def throwing_model(folder: pathlib.Path) -> pathlib.Path:
     """Three classes, red, green and blue. A white picture makes it look outside of its table, which ONNX Runtime refuses
     while it runs; any other picture is answered."""
-    path = folder / "throws"
+    return _model(folder / "throws", _constant("table", [TABLE_ROWS], [0.0] * TABLE_ROWS))
+
+
+def external_model(folder: pathlib.Path) -> pathlib.Path:
+    """The same three classes with a table of 64 KiB in a file of its own, `table.bin`, in which every row differs."""
+    place = _bytes(1, "location") + _bytes(2, "table.bin")
+    table = _bytes(5, _int(1, LARGE_ROWS) + _int(2, FLOAT) + _bytes(8, "table") + _bytes(13, place) + _int(14, EXTERNAL))
+    path = _model(folder / "external", table)
+    (path / "table.bin").write_bytes(table_bytes(1))
+    return path
+
+
+def table_bytes(sign: int) -> bytes:
+    """What `table.bin` holds; the other sign gives other answers."""
+    return struct.pack(f"<{LARGE_ROWS}f", *(sign * ((row * 7919) % 101) / 25 for row in range(LARGE_ROWS)))
+
+
+def _model(path: pathlib.Path, table: bytes) -> pathlib.Path:
     path.mkdir(parents=True, exist_ok=True)
     graph = b"".join([
         _node("GlobalAveragePool", ["image"], "pooled"),
@@ -60,9 +79,9 @@ def throwing_model(folder: pathlib.Path) -> pathlib.Path:
         _node("Cast", ["scaled"], "rows", _integer_attribute("to", INT64)),
         _node("Gather", ["table", "rows"], "looked_up"),
         _node("Add", ["looked_up", "means"], "logits"),
-        _bytes(2, "throws"),
+        _bytes(2, "looked up"),
         _constant("times", [], [TIMES]),
-        _constant("table", [TABLE_ROWS], [0.0] * TABLE_ROWS),
+        table,
         _value(11, "image", ["N", 3, 4, 4]),
         _value(12, "logits", ["N", 3]),
     ])

@@ -4,6 +4,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import pathlib
+import signal
 import threading
 import time
 
@@ -92,4 +93,31 @@ def loads_beside_photos(told: Told, scratch: pathlib.Path) -> None:
         told.holds(stopped.code == 0 and stopped.seconds < 10, "it ends with 0 within 10 s")
 
 
-SCENARIOS = [failing_models, loads_beside_photos]
+def files_overwritten(told: Told, scratch: pathlib.Path) -> None:
+    """The files of a model are emptied and overwritten in place while it serves, as a careless copy does."""
+    model = onnx.external_model(scratch / "models")
+    color = photos.plain(140, 20, 230)
+    with server.running("--models", str(model.parent), "--model", "builtin", "--provider", "cpu") as running:
+        path = f"{CLASSIFY}?model=external"
+        right = wire.post(running.http, path, color)
+        told.holds(right.status == 200, "it answers")
+        (model / "table.bin").write_bytes(onnx.table_bytes(-1))
+        told.did("its external data are overwritten in place by others of the same length")
+        told.holds(wire.post(running.http, path, color).body == right.body, "it gives the answers of what was loaded")
+        (model / "table.bin").write_bytes(b"")
+        (model / "model.onnx").write_bytes(b"")
+        told.did("model and external data are emptied in place")
+        try:
+            answer = wire.post(running.http, path, color)
+            told.holds(answer.body == right.body, "it gives the answers of what was loaded")
+        except OSError as error:
+            time.sleep(0.5)
+            told.holds(False, f"it goes on: {error!r}, the process ended with {running.process.poll()}")
+            return
+        running.send(signal.SIGHUP)
+        running.until_logged("SIGHUP: looked at", 20)
+        told.holds(wire.post(running.http, path, color).body == right.body, "a reload that cannot read them leaves it serving")
+        told.holds(running.stop().code == 0, "it ends with 0")
+
+
+SCENARIOS = [failing_models, loads_beside_photos, files_overwritten]
