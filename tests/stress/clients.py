@@ -49,14 +49,19 @@ def reset(connections: list[wire.Connection]) -> None:
         connection.reset()
 
 
-async def until_connections(running: Server, most: float, seconds: float = 15.0) -> bool:
-    """Whether the open connections come down to this many (the one that asks counts)."""
+async def until_gauge(running: Server, name: str, most: float, seconds: float = 15.0) -> bool:
+    """Whether a gauge comes down to this."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if (await asyncio.to_thread(running.metrics)).sum("residual_connections") <= most:
+        if (await asyncio.to_thread(running.metrics)).sum(name) <= most:
             return True
         await asyncio.sleep(0.1)
     return False
+
+
+async def until_connections(running: Server, most: float, seconds: float = 15.0) -> bool:
+    """Whether the open connections come down to this many (the one that asks counts)."""
+    return await until_gauge(running, "residual_connections", most, seconds)
 
 
 def slow_heads(told: Told, _scratch: pathlib.Path) -> None:

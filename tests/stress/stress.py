@@ -18,13 +18,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import clients  # noqa: E402
+import frames  # noqa: E402
 import life  # noqa: E402
 import machine  # noqa: E402
 import models  # noqa: E402
 import overload  # noqa: E402
 from told import Told  # noqa: E402
 
-SCENARIOS = {scenario.__name__: scenario for module in [overload, clients, machine, life, models] for scenario in module.SCENARIOS}
+SCENARIOS = {scenario.__name__: scenario for module in [overload, clients, frames, machine, life, models] for scenario in module.SCENARIOS}
 
 
 def main() -> int:
