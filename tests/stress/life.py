@@ -109,6 +109,28 @@ async def _sigterm_in_upload(told: Told, running: Server) -> Stopped:
     return await asyncio.to_thread(running.ended, 20, began)
 
 
+def sigterm_among_idle(told: Told, _scratch: pathlib.Path) -> None:
+    """SIGTERM while nothing is asked, but connections are open in every state."""
+    beginnings = {
+        "says nothing": (False, b""), "kept after an answer": (False, wire.head("GET", "/health/live")),
+        "half a head": (False, wire.head("POST", CLASSIFY, length=10)[:40]), "gRPC, says nothing": (True, b""),
+    }
+    for name, (grpc, begun) in beginnings.items():
+        with server.running() as running:
+            stopped = asyncio.run(_sigterm_beside(running, grpc, begun))
+            told.did(f"SIGTERM beside a connection that is idle: {name}; drain_grace is the default, 25 s")
+            _ended(told, stopped)
+
+
+async def _sigterm_beside(running: Server, grpc: bool, begun: bytes) -> Stopped:
+    connection = await wire.Connection.open(running.grpc if grpc else running.http)
+    await connection.send(begun)
+    await asyncio.sleep(0.3)
+    stopped = await asyncio.to_thread(running.stop)
+    connection.reset()
+    return stopped
+
+
 def sigterm_twice(told: Told, scratch: pathlib.Path) -> None:
     """SIGTERM twice, with slow work in flight: the second one ends it at once."""
     model = server.synth("resnet50", scratch)
@@ -192,5 +214,6 @@ def _named(answer: wire.Answer | OSError) -> str:
 
 
 SCENARIOS = [
-    sigterm_in_warm_up, sigterm_in_load, sigterm_in_swap, sigterm_in_upload, sigterm_twice, sigterm_under_load,
+    sigterm_in_warm_up, sigterm_in_load, sigterm_in_swap, sigterm_in_upload, sigterm_among_idle,
+    sigterm_twice, sigterm_under_load,
 ]
