@@ -19,6 +19,8 @@ from . import wire
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # How long a server may take until it is ready: a debug build with three models on two busy cores takes half of it.
 READY_SECONDS = 120.0
+# Of include/net/tcp_states.h.
+TCP_STATES = {1: "ESTABLISHED", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING"}
 
 
 def binary() -> str:
@@ -128,6 +130,22 @@ class Server:
     def descriptors(self) -> int:
         """Its open files and sockets."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def sockets(self) -> list[str]:
+        """Its TCP connections with their states, as `PORT from PEER STATE`; CLOSE_WAIT is one whose client has left."""
+        own = set()
+        for entry in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if (target := os.readlink(entry)).startswith("socket:["):
+                    own.add(target[8:-1])
+        rows = [line.split() for line in pathlib.Path(f"/proc/{self.process.pid}/net/tcp").read_text().splitlines()[1:]]
+        ports = {row[9]: [int(row[at].rpartition(":")[2], 16) for at in (1, 2)] for row in rows}
+        states = {row[9]: TCP_STATES.get(int(row[3], 16), row[3]) for row in rows}
+        named = {self._http and self._http[1]: "http", self.grpc and self.grpc[1]: "grpc"}
+        return [
+            f"{named.get(ports[inode][0], ports[inode][0])} from {ports[inode][1]} {states[inode]}"
+            for inode in sorted(own & set(ports)) if states[inode] != "LISTEN"
+        ]
 
     def cpu_seconds(self) -> float:
         """Time that all its threads computed."""

@@ -1,6 +1,8 @@
 """The same questions over gRPC, with messages written by hand, where grpcio is there (pip install grpcio)."""
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import struct
 
 from traffic import PHOTOS, Scored, decoded, _rows
@@ -82,17 +84,13 @@ class Calls:
             same = {StatusCode.NOT_FOUND: 404, StatusCode.UNAVAILABLE: 503, StatusCode.RESOURCE_EXHAUSTED: 503}
             return same.get(error.code(), 500), f"{error.code()}: {error.details()}"
 
-    async def leave(self, model: str, names: list[str], seconds: float) -> bool:
-        """Cancels a call after this time; whether it was answered before."""
+    async def leave(self, model: str, names: list[str], seconds: float) -> None:
+        """Cancels a call after this time, if it is not answered by then."""
         call = self.infer(message(model, names))
-        try:
-            import asyncio
-
-            await asyncio.wait_for(asyncio.shield(call), seconds)
-            return True
-        except Exception:
-            call.cancel()
-            return False
+        await asyncio.sleep(seconds)
+        call.cancel()
+        with contextlib.suppress(aio.AioRpcError, asyncio.CancelledError):
+            await call
 
     async def close(self) -> None:
         """Leaves."""

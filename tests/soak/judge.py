@@ -125,6 +125,11 @@ def still_held(gauges: Mapping[str, float]) -> list[str]:
     return [f"{name} is {value:g} after the load" for name, value in gauges.items() if value != 0]
 
 
+def still_connected(sockets: Sequence[str]) -> list[str]:
+    """Connections that the server still has."""
+    return [f"still connected: {', '.join(sockets)}"] if sockets else []
+
+
 def unanswered(ledger: Ledger) -> list[str]:
     """What must not have happened to a request."""
     return [f"{len(kept)} or more {kind}: {kept[0]}" if len(kept) == 5 else f"{len(kept)} {kind}: {kept[0]}"

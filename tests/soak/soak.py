@@ -243,7 +243,7 @@ async def soak(running: Server, repository: Repository, seconds: float, seed: in
     it.ledger.sent["/metrics"] += 1
     await it.run(seconds)
     after = await it.settled(before)
-    gauges = held(running)
+    gauges, sockets = held(running), running.sockets()
     it.ledger.sent["/metrics"] += 1
     after_counts = counted(running)
     after_counts.subtract(before_counts)
@@ -251,8 +251,8 @@ async def soak(running: Server, repository: Repository, seconds: float, seed: in
     stopped = running.stop()
     problems = [
         *judge.unanswered(it.ledger), *judge.never_tried(it.ledger, MUST_HAPPEN), *memory_problems,
-        *judge.left_over(before, after), *judge.still_held(gauges), *judge.miscounted(after_counts, it.ledger),
-        *judge.loud(running.errors()), *judge.badly_ended(*stopped),
+        *judge.left_over(before, after), *judge.still_connected(sockets), *judge.still_held(gauges),
+        *judge.miscounted(after_counts, it.ledger), *judge.loud(running.errors()), *judge.badly_ended(*stopped),
     ]
     return report.Report(it.ledger, it.samples, before, after, stopped, seconds, seed, problems)
 

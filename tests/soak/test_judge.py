@@ -75,6 +75,8 @@ class Counts(unittest.TestCase):
     def test_gauges_come_back(self):
         self.assertEqual(judge.still_held({"in flight": 0, "uploads": 0}), [])
         self.assertEqual(judge.still_held({"in flight": 0, "uploads": 4096}), ["uploads is 4096 after the load"])
+        self.assertEqual(judge.still_connected([]), [])
+        self.assertEqual(judge.still_connected(["http from 9 CLOSE_WAIT"]), ["still connected: http from 9 CLOSE_WAIT"])
 
     def test_threads_and_descriptors_go_with_the_load(self):
         before = Sample(0, 0, 20, 15)

@@ -7,6 +7,7 @@ import glob
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -166,4 +167,28 @@ def clock_jumps(told: Told, scratch: pathlib.Path) -> None:
         told.holds(stopped.code == 0 and stopped.seconds < 5, f"it ends with 0 (after {stopped.seconds:.1f} s)")
 
 
-SCENARIOS = [descriptors_run_out, disk_full, clock_stops, clock_jumps]
+def nothing_leaves(told: Told, scratch: pathlib.Path) -> None:
+    """A server that was asked for nothing outside writes nothing below its home, looks up no name, connects to nobody."""
+    home, calls = scratch / "home", scratch / "calls"
+    home.mkdir()
+    strace = shutil.which("strace")
+    # -D: the server is this script's child, and strace its grandchild.
+    wrapper = (strace, "-D", "-f", "-qq", "-e", "trace=connect,sendto", "-o", str(calls)) if strace else ()
+    environment = {"HOME": str(home), "RESIDUAL_ORT_LIB": _runtime_library(), "XDG_CACHE_HOME": str(home / ".cache")}
+    with server.running("--offline", wrapper=wrapper, **environment) as running:
+        answers = [wire.post(running.http, CLASSIFY, photos.photo("cat")) for _ in range(50)]
+        told.holds({answer.status for answer in answers} == {200}, "50 photos are classified")
+        time.sleep(12)
+        told.did("--offline with an empty home, 50 photos, 12 s of rest")
+        running.stop()
+    written = sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
+    told.holds(not written, f"nothing was written below its home (seen: {written})")
+    if not strace:
+        told.skips("what it connects to: there is no strace")
+        return
+    time.sleep(0.5)
+    outside = [line for line in calls.read_text().splitlines() if "AF_INET" in line and "127.0.0.1" not in line]
+    told.holds(not outside, f"it connected to nobody and looked up no name (seen: {outside[:2]})")
+
+
+SCENARIOS = [descriptors_run_out, disk_full, clock_stops, clock_jumps, nothing_leaves]
