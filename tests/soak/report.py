@@ -39,6 +39,7 @@ class Report:
             "lost": outcomes["lost"],
             "latency_ms": {f"p{share * 100:g}": percentile(self.ledger.seconds, share) * 1000 for share in (0.5, 0.99)},
             "memory": dataclasses.asdict(memory),
+            "memory_floors_mib": [[round(at), round(bytes_ / 2**20, 1)] for at, bytes_ in judge.floors(self.samples)],
             "memory_judged": self.seconds >= MEMORY_SECONDS_MIN,
             "before": dataclasses.asdict(self.before),
             "after": dataclasses.asdict(self.after),

@@ -9,7 +9,7 @@ import threading
 import time
 
 from rig import onnx, photos, server, wire
-from rig.figures import milliseconds
+from rig.figures import mib, milliseconds
 from rig.server import ROOT, Server
 from told import Told
 
@@ -120,4 +120,32 @@ def files_overwritten(told: Told, scratch: pathlib.Path) -> None:
         told.holds(running.stop().code == 0, "it ends with 0")
 
 
-SCENARIOS = [failing_models, loads_beside_photos, files_overwritten]
+def reloads_leave_nothing(told: Told, scratch: pathlib.Path) -> None:
+    """A model of 47 MB is loaded 20 times and a small one 100 times, with a photo after each."""
+    large, small = server.synth("resnet18", scratch), server.synth("resnet20", scratch)
+    with server.running("--model", str(small), "--model", str(large)) as running:
+        def reload(name: str, times: int) -> None:
+            for _ in range(times):
+                load = wire.post(running.http, f"/v2/repository/models/{name}/load", b"{}", seconds=60)
+                photo = wire.post(running.http, f"{CLASSIFY}?model={name}", photos.photo("cat"))
+                if (load.status, photo.status) != (200, 200):
+                    told.holds(False, f"{name}: load {load.status}, photo {photo.status}")
+
+        def held() -> tuple[int, int, int]:
+            time.sleep(0.5)
+            return running.resident_bytes(), running.threads(), running.descriptors()
+
+        for name, first, times in (("resnet20", 20, 100), ("resnet18", 4, 20)):
+            reload(name, first)
+            before = held()
+            reload(name, times)
+            after = held()
+            told.did(f"{name} is loaded {times} times, after {first} to warm up")
+            told.saw(f"memory {mib(before[0])} before, {mib(after[0])} after; threads {before[1]}, {after[1]}; descriptors {before[2]}, {after[2]}")
+            told.holds(after[0] - before[0] < 24 << 20, "memory is as before, to half of the large model's size")
+            told.holds(after[1] <= before[1] + 2 and after[2] <= before[2], "no thread and no descriptor is left over")
+        page = running.metrics()
+        told.holds(page.sum("residual_model_info") == 2, "the metrics name the two engines that answer, and no older one")
+
+
+SCENARIOS = [failing_models, loads_beside_photos, files_overwritten, reloads_leave_nothing]
