@@ -13,6 +13,8 @@ try:
 except ImportError:
     aio = None
 
+# What the server's own errors carry, and those that say when to come back.
+CODE, PUSHBACK = "residual-code", "grpc-retry-pushback-ms"
 ROUTE = "/inference.GRPCInferenceService/ModelInfer"
 # Field numbers of proto/: ModelInferRequest, ModelInferResponse and their tensors.
 MODEL_NAME, INPUTS, RAW_INPUTS, OUTPUTS, RAW_OUTPUTS = 1, 5, 7, 5, 6
@@ -76,13 +78,17 @@ class Calls:
         self.channel = aio.insecure_channel(f"{to[0]}:{to[1]}", options=[("grpc.enable_retries", 0)])
         self.infer = self.channel.unary_unary(ROUTE)
 
-    async def ask(self, model: str, names: list[str], seconds: float) -> tuple[int, list[Scored] | str]:
-        """The HTTP status that means the same, and the answer or the message."""
+    async def ask(self, model: str, names: list[str], seconds: float) -> tuple[int, list[Scored] | str, str]:
+        """The HTTP status that means the same, the answer or the message, and when to come back. Raises ConnectionError
+        where it was not the server that refused: its errors carry a code."""
         try:
-            return 200, answer(await self.infer(message(model, names), timeout=seconds))
+            return 200, answer(await self.infer(message(model, names), timeout=seconds)), ""
         except aio.AioRpcError as error:
+            told = dict(error.trailing_metadata() or ())
+            if CODE not in told:
+                raise ConnectionError(f"{error.code()}: {error.details()}") from error
             same = {StatusCode.NOT_FOUND: 404, StatusCode.UNAVAILABLE: 503, StatusCode.RESOURCE_EXHAUSTED: 503}
-            return same.get(error.code(), 500), f"{error.code()}: {error.details()}"
+            return same.get(error.code(), 500), f"{error.code()}: {error.details()}", told.get(PUSHBACK, "")
 
     async def leave(self, model: str, names: list[str], seconds: float) -> None:
         """Cancels a call after this time, if it is not answered by then."""

@@ -97,7 +97,7 @@ class Soak:
             self.ledger.outcomes["ok"] += 1
             if model == "resnet20-cifar10":
                 self.ledger.seconds.append(time.monotonic() - began)
-        elif status in (404, 503) and None in possible and not (status == 503 and retry == "" and "v2" not in what):
+        elif status in (404, 503) and None in possible:
             self.ledger.outcomes["model away"] += 1
         elif status == 503 and retry:
             self.ledger.outcomes["503"] += 1
@@ -143,8 +143,11 @@ class Soak:
                 await client.leave(model, names, self.chance.random() * 0.01)
                 self.ledger.outcomes["fault: cancels a call"] += 1
             else:
-                status, found = await client.ask(model, names, ANSWER_SECONDS)
-                self._judge("grpc v2", model, names, began, status, found, "pushback" if status == 503 else "")
+                try:
+                    status, found, retry = await client.ask(model, names, ANSWER_SECONDS)
+                    self._judge("grpc v2", model, names, began, status, found, retry)
+                except ConnectionError as error:
+                    self.ledger.failed("lost", f"grpc v2 of {model}: {error}")
             await asyncio.sleep(self.chance.random() * 0.02)
         await client.close()
 
