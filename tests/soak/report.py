@@ -8,8 +8,8 @@ import judge
 from rig.server import Stopped
 from rig.figures import mib, milliseconds, percentile
 
-# A shorter soak says nothing of memory: pools and arenas have not got their size yet.
-MEMORY_SECONDS_MIN = 240.0
+# A shorter soak says nothing of memory: pools and arenas get their size in the first minutes.
+MEMORY_SECONDS_MIN = 480.0
 
 
 @dataclasses.dataclass

@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -207,13 +208,16 @@ class Soak:
         work += [self.caller() for _ in range(2 if calls.aio else 0)]
         work += [self.changer(), self.burster(), self.sampler()]
 
-        async def clock() -> None:
-            await asyncio.sleep(seconds)
-            self.over = True
+        async def until_over(each: Coroutine) -> None:
+            try:
+                await each
+            finally:
+                # The clock has run out, or something broke: either ends the others.
+                self.over = True
 
         async with asyncio.TaskGroup() as tasks:
-            for each in [clock(), *work]:
-                tasks.create_task(each)
+            for each in [asyncio.sleep(seconds), *work]:
+                tasks.create_task(until_over(each))
 
     async def settled(self, before: judge.Sample) -> judge.Sample:
         """Waits until threads and descriptors are as before, for as long as idle threads are kept and a little more."""
@@ -244,20 +248,31 @@ async def soak(running: Server, repository: Repository, seconds: float, seed: in
     await it.learn()
     before_counts, before = counted(running), it.sample()
     it.ledger.sent["/metrics"] += 1
-    await it.run(seconds)
-    after = await it.settled(before)
-    gauges, sockets = held(running), running.sockets()
-    it.ledger.sent["/metrics"] += 1
-    after_counts = counted(running)
-    after_counts.subtract(before_counts)
-    memory_problems = judge.grown(it.samples) if seconds >= report.MEMORY_SECONDS_MIN else []
+    problems: list[str] = []
+    after = before
+    try:
+        await it.run(seconds)
+        after = await it.settled(before)
+        problems = quiet(running, it.ledger, before_counts)
+    except* (OSError, wire.Unanswered) as errors:
+        problems = [f"the load broke off: {errors.exceptions[0]!r}"]
+    if seconds >= report.MEMORY_SECONDS_MIN:
+        problems += judge.grown(it.samples)
     stopped = running.stop()
-    problems = [
-        *judge.unanswered(it.ledger), *judge.never_tried(it.ledger, MUST_HAPPEN), *memory_problems,
-        *judge.left_over(before, after), *judge.still_connected(sockets), *judge.still_held(gauges),
-        *judge.miscounted(after_counts, it.ledger), *judge.loud(running.errors()), *judge.badly_ended(*stopped),
+    problems += [
+        *judge.unanswered(it.ledger), *judge.never_tried(it.ledger, MUST_HAPPEN), *judge.left_over(before, after),
+        *judge.loud(running.errors()), *judge.badly_ended(*stopped),
     ]
     return report.Report(it.ledger, it.samples, before, after, stopped, seconds, seed, problems)
+
+
+def quiet(running: Server, ledger: judge.Ledger, before: collections.Counter[str]) -> list[str]:
+    """What the server still does after the load, and what it has counted wrongly."""
+    gauges, sockets = held(running), running.sockets()
+    ledger.sent["/metrics"] += 1
+    counts = counted(running)
+    counts.subtract(before)
+    return [*judge.still_connected(sockets), *judge.still_held(gauges), *judge.miscounted(counts, ledger)]
 
 
 def main() -> int:

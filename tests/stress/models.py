@@ -121,7 +121,7 @@ def files_overwritten(told: Told, scratch: pathlib.Path) -> None:
 
 
 def reloads_leave_nothing(told: Told, scratch: pathlib.Path) -> None:
-    """A model of 47 MB is loaded 20 times and a small one 100 times, with a photo after each."""
+    """A model of 47 MB is loaded 10 times and a small one 50 times, with a photo after each."""
     large, small = server.synth("resnet18", scratch), server.synth("resnet20", scratch)
     with server.running("--model", str(small), "--model", str(large)) as running:
         def reload(name: str, times: int) -> None:
@@ -135,7 +135,7 @@ def reloads_leave_nothing(told: Told, scratch: pathlib.Path) -> None:
             time.sleep(0.5)
             return running.resident_bytes(), running.threads(), running.descriptors()
 
-        for name, first, times in (("resnet20", 20, 100), ("resnet18", 4, 20)):
+        for name, first, times in (("resnet20", 10, 50), ("resnet18", 3, 10)):
             reload(name, first)
             before = held()
             reload(name, times)
