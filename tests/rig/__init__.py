@@ -1,0 +1,1 @@
+"""A server under test and raw clients for it, for tests/soak and tests/stress: the standard library, nothing else."""
