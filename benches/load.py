@@ -5,7 +5,8 @@
 
 The load is open: requests come at times that are drawn beforehand (a Poisson process), as those of many clients do, so that a slow
 server gets as many as a fast one. Latency counts from when a request was due, so that waiting for a free connection is in it.
-Bounded in time, in rate and in connections; it ends by itself. Needs Python 3.11 and nothing else. Python itself manages about
+With --saturate there is no rate: every connection sends its next request when it has its answer, which shows how much a server can do and
+hides how long others would wait. Bounded in time, in rate and in connections; it ends by itself. Needs Python 3.11 and nothing else. Python itself manages about
 a thousand requests a second on one core; what it could not send in time it reports as late.
 """
 import argparse
@@ -67,12 +68,7 @@ def offer(urls, photo, rate, seconds, connections, seed=0):
     due = queue.SimpleQueue()
     results = queue.SimpleQueue()
     start = time.monotonic() + 0.1
-    threads = [
-        threading.Thread(target=send, args=(urls[index % len(urls)], photo, due, results, start), daemon=True)
-        for index in range(connections)
-    ]
-    for thread in threads:
-        thread.start()
+    threads = start_senders(urls, photo, connections, due.get, results, start)
     for moment in moments:
         if (ahead := start + moment - time.monotonic()) > 0:
             time.sleep(ahead)
@@ -81,22 +77,50 @@ def offer(urls, photo, rate, seconds, connections, seed=0):
         due.put(None)
     for thread in threads:
         thread.join()
-    ended = time.monotonic() - start
+    return account(results, max(time.monotonic() - start, seconds))
+
+
+def saturate(urls, photo, seconds, connections):
+    """Sends as many photos as these servers answer; each connection one at a time."""
+    results = queue.SimpleQueue()
+    start = time.monotonic()
+
+    def next_moment():
+        now = time.monotonic() - start
+        return now if now < seconds else None
+
+    for thread in start_senders(urls, photo, connections, next_moment, results, start):
+        thread.join()
+    return account(results, time.monotonic() - start)
+
+
+def start_senders(urls, photo, connections, next_moment, results, start):
+    """Connections to the servers in turn, each a thread that ends when there is no next moment."""
+    threads = [
+        threading.Thread(target=send, args=(urls[index % len(urls)], photo, next_moment, results, start), daemon=True)
+        for index in range(connections)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def account(results, seconds):
     outcomes, accepted, late = collections.Counter(), [], 0
-    for _ in moments:
+    while not results.empty():
         outcome, waited, took = results.get()
         outcomes[outcome] += 1
         late += waited > LATE_SECONDS
         if outcome == "200":
             accepted.append(took)
-    return Report(len(moments), max(ended, seconds), dict(outcomes), sorted(accepted), late)
+    return Report(outcomes.total(), seconds, dict(outcomes), sorted(accepted), late)
 
 
-def send(url, photo, due, results, start):
-    """One kept connection, which takes what is due until there is no more."""
+def send(url, photo, next_moment, results, start):
+    """One kept connection, which sends what is due until there is no more."""
     address = urllib.parse.urlsplit(url)
     connection = None
-    while (moment := due.get()) is not None:
+    while (moment := next_moment()) is not None:
         waited = time.monotonic() - start - moment
         try:
             connection = connection or http.client.HTTPConnection(address.hostname, address.port or 80, timeout=60)
@@ -128,11 +152,16 @@ def main():
     parser.add_argument("--url", action="append", help="of a server of yours; several take turns")
     parser.add_argument("--photo", type=pathlib.Path, default=ROOT / "tests/golden/inputs/cat.jpg")
     parser.add_argument("--rate", type=within(RATE_MAX), default=50.0, help="requests a second")
+    parser.add_argument("--saturate", action="store_true", help="no rate, as many as are answered")
     parser.add_argument("--seconds", type=within(SECONDS_MAX), default=60.0)
     parser.add_argument("--connections", type=within(CONNECTIONS_MAX), default=64)
     options = parser.parse_args()
     urls = options.url or ["http://127.0.0.1:8000"]
-    report = offer(urls, options.photo.read_bytes(), options.rate, options.seconds, options.connections)
+    photo = options.photo.read_bytes()
+    if options.saturate:
+        report = saturate(urls, photo, options.seconds, options.connections)
+    else:
+        report = offer(urls, photo, options.rate, options.seconds, options.connections)
     json.dump(report.as_json(), sys.stdout, indent=1)
     print()
     return 0 if report.outcomes.get("200") else "no request was answered with 200"
