@@ -96,7 +96,8 @@ def test_images_are_built_with_the_projects_own_toolchain_from_pinned_bases(name
 
 
 def test_the_cuda_image_takes_the_version_of_onnx_runtime_that_the_program_fetches():
-    known = re.search(r'RUNTIME_VERSION: &str = "(.+)"', (ROOT / "src/runtime/mod.rs").read_text()).group(1)
+    line = re.search(r"RUNTIME_VERSION: Version = .*", (ROOT / "src/runtime/mod.rs").read_text()).group()
+    known = ".".join(re.findall(r"(?:major|minor|patch): (\d+)", line))
     assert ("ARG", f"ONNX_RUNTIME={known}") in instructions("Dockerfile.cuda")
 
 
@@ -289,7 +290,7 @@ def test_panels_do_not_overlap_and_every_one_says_what_it_tells():
 def test_a_real_prometheus_has_data_for_every_panel(tmp_path, cat):
     """The server, some load, and Prometheus with the rules: no query may come back empty that has something to show."""
     prometheus = tool("prometheus")
-    with served("--queue-images-max", "4") as server, scraping(prometheus, server.address, tmp_path) as ask:
+    with served() as server, scraping(prometheus, server.address, tmp_path) as ask:
         stop = threading.Event()
 
         def load():
@@ -506,9 +507,9 @@ def unknown_fields(value, kind, models, path=""):
     """Fields that the type generated from KServe's or Kubernetes' schema has not, or of another type."""
     import kubernetes.client as core
 
-    if (inner := re.fullmatch(r"list\[(.+)\]", kind)) and isinstance(value, list):
+    if (inner := re.fullmatch(r"[lL]ist\[(.+)\]", kind)) and isinstance(value, list):
         return [bad for index, each in enumerate(value) for bad in unknown_fields(each, inner[1], models, f"{path}/{index}")]
-    if (inner := re.fullmatch(r"dict\(str, (.+)\)", kind)) and isinstance(value, dict):
+    if (inner := re.fullmatch(r"(?:dict\(|Dict\[)str, (.+)[)\]]", kind)) and isinstance(value, dict):
         return [bad for key, each in value.items() for bad in unknown_fields(each, inner[1], models, f"{path}/{key}")]
     plain = {"str": str, "int": int, "bool": bool, "object": object}
     if kind in plain:
