@@ -563,6 +563,8 @@ def test_the_runtimes_arguments_serve_a_model_under_the_services_name(tmp_path):
     assert arguments[0] == "serve"
     settings = printed_settings(*arguments[1:])
     assert settings["http_port"] == str(only["ports"][0]["containerPort"]) == spec["annotations"]["prometheus.kserve.io/port"]
+    kubernetes_default_seconds = 30
+    assert settings["drain_delay"] + settings["drain_grace"] < kubernetes_default_seconds
     # On free ports, and soon gone.
     own = [argument for argument in arguments[1:] if not re.match(r"--(http-port|grpc-port|log-format|drain-delay)=", argument)]
     with served(*own, "--provider", "cpu") as server:
