@@ -412,6 +412,22 @@ def test_the_kustomization_has_every_manifest_and_builds():
         kubernetes_validate.validate(built[kind], KUBERNETES_VERSION, strict=True)
 
 
+def test_the_overlay_in_the_documentation_builds(tmp_path):
+    kubectl = shutil.which("kubectl") or pytest.skip("NOT TESTED: kubectl is not on the path; it builds kustomizations")
+    page = (ROOT / "docs/DEPLOY.md").read_text()
+    overlay = re.search(r"```yaml\n(# kustomization.yaml\n.*?)```", page, re.DOTALL).group(1)
+    shutil.copytree(KUBERNETES, tmp_path / "residual" / "docker" / "kubernetes")
+    (tmp_path / "vision").mkdir()
+    (tmp_path / "vision" / "kustomization.yaml").write_text(overlay)
+    built = {made["kind"]: made for made in yaml.safe_load_all(run(kubectl, "kustomize", tmp_path / "vision"))}
+    kubernetes_validate.validate(built["Deployment"], KUBERNETES_VERSION, strict=True)
+    pod = built["Deployment"]["spec"]["template"]["spec"]
+    (only,) = pod["containers"]
+    assert only["image"] == "registry.acme.example/residual:0.1.0-resnet50"
+    assert [mount["name"] for mount in only["volumeMounts"]] == [volume["name"] for volume in pod["volumes"]] == ["models"]
+    assert {"name": "RESIDUAL_MODELS", "value": "/models"} in only["env"]
+
+
 def container():
     (only,) = CLUSTER["Deployment"]["spec"]["template"]["spec"]["containers"]
     return only
