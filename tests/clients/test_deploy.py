@@ -110,6 +110,34 @@ def test_the_empty_program_has_every_target_that_cargo_looks_for():
         assert path in stubs, f"cargo refuses a manifest whose {path} is not there"
 
 
+def test_what_is_built_is_the_program_and_not_the_empty_one(tmp_path):
+    """The steps of the Dockerfile as they stand there, on a program of three lines whose files are older than the empty ones, as a
+    checkout's are. Cargo goes by time stamps: without the step that removes the empty program, it keeps parts of it."""
+    cargo = shutil.which("cargo") or pytest.skip("NOT TESTED: cargo is not on the path")
+    told = instructions("Dockerfile")
+    first, second = [rest for keyword, rest in told if keyword == "RUN" and "cargo build" in rest]
+    benches = "".join(f'[[bench]]\nname = "{name}"\nharness = false\n' for name in re.findall(r"benches/(\w+)\.rs", first))
+    source, folder = tmp_path / "checkout", tmp_path / "source"
+    (source / "src").mkdir(parents=True)
+    folder.mkdir()
+    (source / "build.rs").write_text('fn main() { println!("cargo::rustc-env=BUILT=by the real script"); }')
+    (source / "src/lib.rs").write_text('pub const BUILT: &str = env!("BUILT");')
+    (source / "src/main.rs").write_text('fn main() { println!("{}", residual::BUILT); }')
+    for path in source.rglob("*.rs"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+    (folder / "Cargo.toml").write_text(f'[package]\nname = "residual"\nversion = "0.1.0"\nedition = "2024"\n{benches}')
+    (folder / "Cargo.lock").write_text('version = 4\n[[package]]\nname = "residual"\nversion = "0.1.0"\n')
+    settings = os.environ | {"CARGO_TARGET_DIR": str(tmp_path / "target"), "PATH": f"{pathlib.Path(cargo).parent}:{os.environ['PATH']}"}
+
+    def step(shell):
+        subprocess.run(["sh", "-c", shell], cwd=folder, env=settings, check=True)
+
+    step(first)
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    step(second)
+    assert run(tmp_path / "target/release/residual") == "by the real script\n"
+
+
 def in_context(path):
     """Whether .dockerignore lets a file in: the last line that fits it, or a folder around it, decides."""
     allowed = True
