@@ -78,7 +78,7 @@ class Container:
     def stop(self):
         """Seconds that a stop took; the exit code must be 0."""
         start = time.monotonic()
-        self.engine("stop", "--time", "30", self.identity)
+        self.engine("stop", "-t", "30", self.identity)
         elapsed = time.monotonic() - start
         code = self.engine.inspect(self.identity)["State"]["ExitCode"]
         demand(code == 0, f"stopped by its signal it exits with {code}, expected 0")
