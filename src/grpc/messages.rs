@@ -86,6 +86,10 @@ impl Messages {
         }
         self.first = false;
         let [packed, len @ ..] = head;
+        if packed > 1 {
+            // tonic would call that its own fault.
+            return Err(MessageError::Broken(format!("its compression flag is {packed}; it is 0 or 1")));
+        }
         let len = u32::from_be_bytes(len) as usize;
         let kind = self.rules.method.kind;
         let max = limits.message_bytes_max.min(match kind {
