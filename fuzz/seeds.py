@@ -133,6 +133,8 @@ CALLS = {
     "infer-gzip": bytes([0, 1, 20]) + framed(gzip.compress(MESSAGES["raw"], mtime=0), packed=1),
     "infer-deflate": bytes([0, 2, 9]) + framed(zlib.compress(MESSAGES["raw"]), packed=1),
     "stream": bytes([1, 0, 60]) + framed(MESSAGES["raw"], MESSAGES["photo"], MESSAGES["raw-bytes"]),
+    "no-message": bytes([0, 1, 0]),
+    "wrong-flag": bytes([0, 1, 9]) + framed(MESSAGES["raw"], packed=2),
     "metadata": bytes([2, 0, 2]) + framed(NAME),
     "config": bytes([3, 0, 2]) + framed(NAME + field(2, "1")),
     "statistics": bytes([4, 0, 2]) + framed(b""),

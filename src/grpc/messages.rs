@@ -80,7 +80,11 @@ impl Messages {
         let limits = self.rules.limits;
         // A stream may be silent for longer between its messages, and any other call has one clock.
         let clock = if self.rules.method.streams { None } else { Some(self.started + limits.body_timeout) };
-        let Some((head, deadline)) = self.head(clock).await? else { return Ok(None) };
+        let Some((head, deadline)) = self.head(clock).await? else {
+            // Of a call that takes one message, tonic would call its absence its own fault.
+            let is_missing = self.first && !self.rules.method.streams;
+            return if is_missing { Err(MessageError::Broken("there is none".to_owned())) } else { Ok(None) };
+        };
         if !self.first && !self.rules.method.streams {
             return Err(MessageError::Second);
         }
