@@ -12,6 +12,10 @@ pub(super) type Refusal = &'static str;
 /// Holds a frame's first partition, and all others but the last, which ends with the frame, against its length.
 pub(super) fn check(frame: &[u8]) -> Result<(), Refusal> {
     let Some((head, rest)) = frame.split_at_checked(HEAD_BYTES) else { return Err("a frame has no valid header") };
+    // Of a frame that builds on another, which WebP does not have, the decoder would take the size for the first partition.
+    if head[0] & 1 == 1 {
+        return Err("a frame is no key frame");
+    }
     let first_len = (u32::from_le_bytes([head[0], head[1], head[2], 0]) >> 5) as usize;
     let (first, rest) = rest.split_at_checked(first_len).ok_or("the first partition is longer than its frame")?;
     let count = partitions(&mut Literals::new(first));
@@ -184,5 +188,8 @@ mod tests {
         assert_eq!(check(&whole[..whole.len() - 1]), Err("the frame ends in its table of partitions"));
         assert_eq!(check(&whole[..HEAD_BYTES + first.len() - 1]), Err("the first partition is longer than its frame"));
         assert_eq!(check(&whole[..9]), Err("a frame has no valid header"));
+        let mut other = whole;
+        other[0] |= 1;
+        assert_eq!(check(&other), Err("a frame is no key frame"));
     }
 }
