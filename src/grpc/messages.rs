@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use http_body_util::BodyExt as _;
 use tonic::Status;
 
@@ -65,14 +65,16 @@ impl Messages {
 
     /// The same as a body, each message with its head in front.
     pub(super) fn into_body(self) -> Body {
-        Body::from_stream(stream::unfold(Some(self), async |messages| {
+        let messages = stream::unfold(Some(self), async |messages| {
             let mut messages = messages?;
             match messages.next().await {
                 Ok(Some(message)) => Some((Ok(message), Some(messages))),
                 Ok(None) => None,
                 Err(error) => Some((Err(Status::from(error)), None)),
             }
-        }))
+        });
+        // After an error tonic may ask once more than a stream must bear.
+        Body::from_stream(messages.fuse())
     }
 
     /// The next message with its head, not packed. None after the last.
