@@ -23,3 +23,6 @@ pub mod zoo;
 pub mod apis;
 pub mod machine;
 pub mod telemetry;
+
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;

@@ -11,6 +11,8 @@ mod external;
 #[cfg(test)]
 mod fakes;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub mod interface;
 mod outsource;
 mod printable;

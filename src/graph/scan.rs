@@ -118,13 +118,15 @@ impl Kind {
 /// Bytes that a name takes: its string in a `Vec` that grows, and what checking and analysis keep for each tensor.
 const NAME_BYTES: usize = 256;
 
-/// Checks that `bytes` are the message of a model whose decoding stays within the bounds above.
+/// Checks that `bytes` are the message of a model whose decoding stays within the bounds above. Returns how much memory it
+/// will take beyond the bytes, at most.
 ///
 /// # Errors
 /// [`GraphError::Broken`] where the bytes are no protobuf message, or one of the bounds.
-pub(super) fn scan(bytes: &[u8]) -> Result<(), GraphError> {
+pub(super) fn scan(bytes: &[u8]) -> Result<usize, GraphError> {
     let mut scan = Scan { bytes, nodes: 0, tensors: 0, excess: 0 };
-    scan.message(Kind::Model, 0, bytes.len(), 0)
+    scan.message(Kind::Model, 0, bytes.len(), 0)?;
+    Ok(scan.excess)
 }
 
 struct Scan<'a> {

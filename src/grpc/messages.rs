@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use http_body_util::BodyExt as _;
 use tonic::Status;
 
@@ -65,14 +65,16 @@ impl Messages {
 
     /// The same as a body, each message with its head in front.
     pub(super) fn into_body(self) -> Body {
-        Body::from_stream(stream::unfold(Some(self), async |messages| {
+        let messages = stream::unfold(Some(self), async |messages| {
             let mut messages = messages?;
             match messages.next().await {
                 Ok(Some(message)) => Some((Ok(message), Some(messages))),
                 Ok(None) => None,
                 Err(error) => Some((Err(Status::from(error)), None)),
             }
-        }))
+        });
+        // After an error tonic may ask once more than a stream must bear.
+        Body::from_stream(messages.fuse())
     }
 
     /// The next message with its head, not packed. None after the last.
@@ -80,12 +82,20 @@ impl Messages {
         let limits = self.rules.limits;
         // A stream may be silent for longer between its messages, and any other call has one clock.
         let clock = if self.rules.method.streams { None } else { Some(self.started + limits.body_timeout) };
-        let Some((head, deadline)) = self.head(clock).await? else { return Ok(None) };
+        let Some((head, deadline)) = self.head(clock).await? else {
+            // Of a call that takes one message, tonic would call its absence its own fault.
+            let is_missing = self.first && !self.rules.method.streams;
+            return if is_missing { Err(MessageError::Broken("there is none".to_owned())) } else { Ok(None) };
+        };
         if !self.first && !self.rules.method.streams {
             return Err(MessageError::Second);
         }
         self.first = false;
         let [packed, len @ ..] = head;
+        if packed > 1 {
+            // tonic would call that its own fault.
+            return Err(MessageError::Broken(format!("its compression flag is {packed}; it is 0 or 1")));
+        }
         let len = u32::from_be_bytes(len) as usize;
         let kind = self.rules.method.kind;
         let max = limits.message_bytes_max.min(match kind {

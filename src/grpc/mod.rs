@@ -6,6 +6,8 @@ mod call;
 mod codec;
 mod config;
 mod deadline;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod limits;
 mod messages;

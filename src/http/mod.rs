@@ -5,6 +5,8 @@ mod compat;
 mod error;
 mod fallback;
 mod forms;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod limits;
 mod middleware;

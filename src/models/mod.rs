@@ -4,6 +4,8 @@
 //! at a time; what it cannot load changes nothing.
 
 mod added;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fakes;
 mod handle;
 mod load;
 mod roster;

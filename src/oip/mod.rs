@@ -25,6 +25,8 @@ pub use tensor::{Datatype, Tensor};
 
 use tokio::sync::Semaphore;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use crate::models::fakes;
 use crate::models::{Handle, Models, NotServed};
 use crate::pipeline::PreparePool;
 use crate::shutdown::{Phase, Phases};

@@ -53,7 +53,7 @@ pub(super) fn open(files: &Files) -> Result<Option<Manifest>, ZooError> {
     parse(&path, &bytes).map(Some)
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ZooError> {
+pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, ZooError> {
     let Keys { labels, preset, recipe, input, output } = toml::from_slice(bytes)
         .map_err(|cause| ZooError::Manifest { path: path.to_owned(), cause: Box::new(cause) })?;
     Ok(Manifest {

@@ -6,6 +6,8 @@ mod builtin;
 pub mod catalog;
 mod choice;
 mod config_json;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod imagenet;
 mod labels;
 mod manifest;

@@ -1,5 +1,8 @@
 //! A JSON body of one of the compat APIs: under which name its items stand, and its parameters.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
+
 use std::fmt;
 use std::time::Instant;
 

@@ -19,6 +19,8 @@ use super::App;
 use super::routes::Routes;
 use crate::apis::Api;
 
+#[cfg(any(test, fuzzing))]
+pub use document::fuzzing::items;
 pub use multi_model::MultiModel;
 pub use vertex::VertexRoutes;
 pub(super) use vertex::before;

@@ -4,6 +4,8 @@ mod body;
 mod bounded;
 mod document;
 mod encoding;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod infer;
 mod render;
 mod routes;

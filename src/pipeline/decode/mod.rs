@@ -225,6 +225,12 @@ impl Pending<'_> {
         };
     }
 
+    /// The same at this scale, whatever the rule says.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn at(self, scale: Scale) -> Self {
+        Self { scale, ..self }
+    }
+
     /// Part of each side that will be decoded.
     #[must_use]
     pub fn scale(&self) -> Scale {

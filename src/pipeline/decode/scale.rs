@@ -27,8 +27,8 @@ impl Scale {
     pub const WHOLE: Self = Self { eighths: 8 };
 
     /// All scales in use.
-    #[cfg(test)]
-    pub(super) const EVERY: [Self; 4] = [Self { eighths: 1 }, Self { eighths: 3 }, Self { eighths: 4 }, Self::WHOLE];
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const EVERY: [Self; 4] = [Self { eighths: 1 }, Self { eighths: 3 }, Self { eighths: 4 }, Self::WHOLE];
 
     /// The smallest scale that leaves a picture of `width` x `height` enough pixels to be resized to `resized`.
     pub(super) fn for_resize(width: u32, height: u32, resized: (u32, u32)) -> Self {
@@ -53,7 +53,7 @@ impl Scale {
     }
 
     /// Pixels that hold it.
-    pub(super) fn pixels(self, side: u32) -> u32 {
+    pub(crate) fn pixels(self, side: u32) -> u32 {
         // Within u32: both factors are bounded, sides of JPEGs by 65,535.
         (u64::from(side) * u64::from(self.eighths)).div_ceil(8) as u32
     }

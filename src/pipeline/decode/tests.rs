@@ -219,6 +219,28 @@ fn truncated_files_are_broken() {
     }
 }
 
+/// Found by fuzzing: the decoder reads such a chunk as far as it goes, and takes memory for the picture inside it.
+#[test]
+fn webp_chunk_that_claims_more_than_the_file_is_held_to_the_declared_size() {
+    let mut chunks = b"WEBPVP8X\x0a\0\0\0\0\0\0\0\x24\0\0\x1c\0\0VP8 \xff\xff\xff\xff".to_vec();
+    // A frame of 8524x3092 in a canvas of 37x29.
+    chunks.extend([0x10, 0, 0, 0x9D, 0x01, 0x2A, 0x4C, 0x21, 0x14, 0x0C, 0, 0]);
+    let bytes = [b"RIFF", &(chunks.len() as u32).to_le_bytes()[..], &chunks].concat();
+    let error = open(&bytes, &DecodeOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("a frame is 8524x3092, declared as 37x29"), "{error}");
+}
+
+/// Found by fuzzing: a megabyte of such groups became three hundred of tables.
+#[test]
+fn webp_is_charged_for_the_tables_of_its_prefix_codes() {
+    let many =
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/hostile/webp-160-groups.webp")).unwrap();
+    let pending = open(&many, &DecodeOptions::default()).unwrap();
+    // 160 groups of five tables of 4 KiB.
+    assert!(pending.memory_bytes() > 160 * 5 * 4096 + (1 << 20), "{}", pending.memory_bytes());
+    assert_eq!(pending.decode().unwrap().rgb().len(), 4 * 4 * 3);
+}
+
 #[test]
 fn jpeg_needs_its_end_marker() {
     for name in ["../inputs/cat.jpg", "jpeg-420.jpg", "jpeg-420-progressive.jpg", "jpeg-restart.jpg"] {

@@ -1,5 +1,8 @@
 //! WebP: lossy, lossless, with alpha, or the first frame of an animation.
 
+mod codes;
+mod partitions;
+
 use std::io::Cursor;
 
 use image::ImageDecoder as _;
@@ -18,6 +21,8 @@ pub(super) struct WebpHeader {
     width: u32,
     height: u32,
     orientation: Orientation,
+    /// What decoding its chunks holds beside pixels.
+    coded_bytes: u64,
 }
 
 /// Reads the chunks, and the size inside each frame: the decoder allocates by that one.
@@ -28,19 +33,30 @@ pub(super) fn header(bytes: &[u8]) -> Result<WebpHeader, DecodeError> {
         return Err(DecodeError::broken(FORMAT, cause));
     }
     let (mut canvas, mut exif, mut xmp) = (None, None, None);
+    let (mut outside, mut inside, mut frames) = (Seen::default(), Seen::default(), 0);
     for (kind, data) in chunks(bytes.get(12..).unwrap_or_default()) {
         match kind {
             b"VP8X" => {
                 canvas = data.get(4..10).map(|d| (u24(d) + 1, u24(&d[3..]) + 1));
             }
-            b"VP8 " | b"VP8L" => canvas = Some(check_frame(kind, data, canvas)?),
+            b"VP8 " | b"VP8L" => {
+                let size = check_frame(kind, data, canvas)?;
+                outside.note(kind, data, size);
+                canvas = Some(size);
+            }
+            b"ALPH" => outside.note(kind, data, canvas.unwrap_or_default()),
             b"ANMF" => {
                 let size = data.get(6..12).map(|d| (u24(d) + 1, u24(&d[3..]) + 1));
                 for (kind, data) in chunks(data.get(16..).unwrap_or_default()) {
                     if matches!(kind, b"VP8 " | b"VP8L") {
                         check_frame(kind, data, size)?;
                     }
+                    // Only the first frame is decoded.
+                    if frames == 0 {
+                        inside.note(kind, data, size.unwrap_or_default());
+                    }
                 }
+                frames += 1;
             }
             b"EXIF" => exif = Some(data),
             b"XMP " => xmp = Some(data),
@@ -48,14 +64,42 @@ pub(super) fn header(bytes: &[u8]) -> Result<WebpHeader, DecodeError> {
         }
     }
     let (width, height) = canvas.ok_or_else(|| DecodeError::broken(FORMAT, "no frame and no canvas size"))?;
-    Ok(WebpHeader { width, height, orientation: Orientation::from_metadata(exif, xmp) })
+    let orientation = Orientation::from_metadata(exif, xmp);
+    Ok(WebpHeader { width, height, orientation, coded_bytes: outside.bytes + inside.bytes })
+}
+
+/// What decoding holds for chunks beside pixels. Of each kind the first counts, which is the one that is decoded.
+#[derive(Default)]
+struct Seen {
+    kinds: [bool; 3],
+    bytes: u64,
+}
+
+impl Seen {
+    /// Counts a chunk whose picture has this size.
+    fn note(&mut self, kind: &[u8; 4], data: &[u8], (width, height): (u32, u32)) {
+        const KINDS: [&[u8; 4]; 3] = [b"VP8 ", b"VP8L", b"ALPH"];
+        let Some(at) = KINDS.iter().position(|known| *known == kind) else { return };
+        if std::mem::replace(&mut self.kinds[at], true) {
+            return;
+        }
+        self.bytes += match (at, data) {
+            // Partitions are copied twice, the last one into a vector that grows by doubling.
+            (0, data) => data.len() as u64 * 3,
+            // The size stands before the stream.
+            (1, [_, _, _, _, _, stream @ ..]) => codes::bytes(stream, width, height),
+            // The lowest bits say that it is compressed, as a lossless picture without a size.
+            (2, [how, stream @ ..]) if how & 3 == 1 => codes::bytes(stream, width, height),
+            _ => 0,
+        };
+    }
 }
 
 /// The size that a bitstream states, which must be the one its container `declared`.
 fn check_frame(kind: &[u8; 4], data: &[u8], declared: Option<(u32, u32)>) -> Result<(u32, u32), DecodeError> {
-    // The decoder takes memory for the first partition by the size that the frame states for it.
-    if kind == b"VP8 " && data.len() >= 3 && (u24(data) >> 5) as usize > data.len() {
-        return Err(DecodeError::broken(FORMAT, "the first partition is longer than its frame"));
+    // The decoder takes memory for each partition by the size that the frame states for it.
+    if kind == b"VP8 " {
+        partitions::check(data).map_err(|cause| DecodeError::broken(FORMAT, cause))?;
     }
     let size = match (kind, data) {
         (b"VP8 ", [_, _, _, 0x9D, 0x01, 0x2A, w0, w1, h0, h1, ..]) => Some((
@@ -82,13 +126,13 @@ fn u24(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], 0])
 }
 
-/// Kind and data of each whole chunk; ends where the data does.
+/// Kind and data of each chunk. Of one that claims more than there is, what there is: the decoder reads that too.
 fn chunks(mut rest: &[u8]) -> impl Iterator<Item = (&[u8; 4], &[u8])> {
     std::iter::from_fn(move || {
         let (kind, after) = rest.split_first_chunk::<4>()?;
         let (length, after) = after.split_first_chunk::<4>()?;
         let length = u32::from_le_bytes(*length) as usize;
-        let (data, after) = after.split_at_checked(length)?;
+        let (data, after) = after.split_at_checked(length).unwrap_or((after, &[]));
         // Chunks begin at even places.
         rest = after.get(length % 2..).unwrap_or_default();
         Some((kind, data))
@@ -104,7 +148,7 @@ impl WebpHeader {
         // The samples, the frame as the codec holds it (RGBA, or 1.5 planes for lossy with its alpha), a second
         // frame where an animation is composed, transform tables, and the conversion.
         let pixels = (u64::from(self.width) + 16) * (u64::from(self.height) + 16);
-        pixels * 14 + (1 << 20)
+        pixels * 14 + self.coded_bytes + (1 << 20)
     }
 
     /// `[height,width,3]` u8.

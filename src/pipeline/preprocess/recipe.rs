@@ -171,6 +171,18 @@ pub enum RecipeError {
         /// The standard deviation found.
         found: f32,
     },
+    /// Rescale, mean and std, each a number to compute with, together lead beyond what an f32 holds.
+    #[error(
+        "rescale, mean and std make {found} of the pixel value {pixel} in channel {channel}; finite numbers expected"
+    )]
+    NotFinite {
+        /// Channel of the model, 0..3.
+        channel: usize,
+        /// The first such value of a pixel.
+        pixel: usize,
+        /// What it becomes.
+        found: f32,
+    },
 }
 
 /// Checked preprocessing: from any picture to one model's input.
@@ -211,7 +223,12 @@ impl Recipe {
                 return Err(RecipeError::Std { channel, found: std });
             }
         }
-        let values = Box::new(std::array::from_fn(|channel| normalised(&steps, channel)));
+        let values: Box<[[f32; 256]; 3]> = Box::new(std::array::from_fn(|channel| normalised(&steps, channel)));
+        for (channel, values) in values.iter().enumerate() {
+            if let Some((pixel, &found)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+                return Err(RecipeError::NotFinite { channel, pixel, found });
+            }
+        }
         Ok(Self { steps, values })
     }
 

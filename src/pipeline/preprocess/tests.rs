@@ -343,3 +343,22 @@ proptest! {
         prop_assert_eq!(values.as_slice(), fresh.values());
     }
 }
+
+#[test]
+fn a_recipe_whose_numbers_lead_beyond_f32_is_refused() {
+    let steps = RecipeSteps {
+        resize: Resize::None,
+        filter: Filter::Bilinear,
+        crop: None,
+        rescale: 1e38,
+        mean: [0.0; 3],
+        std: [1.0, 0.5, 1.0],
+        channel_order: ChannelOrder::Rgb,
+    };
+    // 3e38 fits, 4e38 does not; half the deviation halves what fits.
+    let refused = Recipe::new(steps.clone()).unwrap_err();
+    assert_eq!(refused, RecipeError::NotFinite { channel: 0, pixel: 4, found: f32::INFINITY });
+    let refused = Recipe::new(RecipeSteps { rescale: 1e36, ..steps.clone() }).unwrap_err();
+    assert_eq!(refused, RecipeError::NotFinite { channel: 1, pixel: 171, found: f32::INFINITY });
+    assert!(Recipe::new(RecipeSteps { rescale: 1e35, ..steps }).is_ok());
+}

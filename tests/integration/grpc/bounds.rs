@@ -146,7 +146,11 @@ async fn a_body_that_ends_within_a_message_is_said_to() {
     let server = TestServer::start(&[]).await;
     let (mut connection, _) = Connection::open(server.grpc_address()).await;
     let message = framed(&samples(&[0.5]).encode_to_vec());
+    let mut neither = message.clone();
+    neither[0] = 2;
     for (path, body, says) in [
+        (INFER, Vec::new(), "there is none"),
+        (INFER, vec![neither], "its compression flag is 2"),
         (INFER, vec![message[..4].to_vec()], "after 4 of 5 bytes"),
         (INFER, vec![message[..105].to_vec()], "after 100 of"),
         (STREAM, vec![message.clone(), message[..105].to_vec()], "after 100 of"),
