@@ -79,7 +79,8 @@ impl Server {
             stream_timeout: timeout,
             body_timeout: timeout,
         };
-        let shared = Shared { uploads: uploads.clone(), phases, metrics };
+        let (tracer, log) = (Tracer::default(), RequestLog::default());
+        let shared = Shared { uploads: uploads.clone(), phases, metrics, tracer, log };
         let router = router(Grpc::new(oip, limits, pool.clone(), shared));
         Self { runtime: runtime.expect("an async runtime"), router, pool, uploads }
     }

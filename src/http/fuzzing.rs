@@ -68,7 +68,8 @@ impl Server {
             request_timeout: timeout,
         };
         let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
-        let shared = Shared { uploads: uploads.clone(), phases, metrics };
+        let (tracer, log) = (Tracer::default(), RequestLog::default());
+        let shared = Shared { uploads: uploads.clone(), phases, metrics, tracer, log };
         let root = MultiModel { root: "/nonexistent".into() };
         let vertex = VertexRoutes { predict: "/vertex".to_owned(), health: "/vertex/health".to_owned() };
         let app =

@@ -78,6 +78,7 @@ fn engine(name: &str, element: Element, order: TensorLayout, pool: PreparePool, 
         shared_weights: false,
         batch_images_max: 4,
         batch_delay_ms: 0.0,
+        queue_delay_max_ms: None,
         queue_images_max: 16,
     };
     let contract =

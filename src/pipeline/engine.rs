@@ -217,7 +217,7 @@ impl Engine {
     /// Puts a queue before a loaded model and workers behind it.
     ///
     /// # Errors
-    /// [`InferError::Model`] if the system gives no thread.
+    /// [`InferError::Thread`] if the system gives no thread.
     pub fn assemble(loaded: Loaded, pool: PreparePool, metrics: ModelMetrics) -> Result<Self, InferError> {
         let Loaded { spec, contract, execution, groups, cores, batch_delay } = loaded;
         let images_max = execution.batch_images_max;
@@ -290,10 +290,7 @@ impl Engine {
                     tracing::error!(model = spec.name, "a worker panicked, which is a bug; it goes on");
                 }
             })
-            .map_err(|error| InferError::Model {
-                model: self.spec.name.clone(),
-                cause: format!("start a thread: {error}"),
-            })?;
+            .map_err(InferError::thread)?;
         self.workers.push(worker);
         Ok(())
     }
@@ -410,7 +407,8 @@ fn warm_up(
     };
     groups.iter_mut().try_for_each(|(_, sessions)| {
         std::thread::scope(|scope| {
-            let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(|| warm(session))).collect();
+            let spawn = |session| std::thread::Builder::new().spawn_scoped(scope, move || warm(session));
+            let threads = sessions.iter_mut().map(spawn).collect::<Result<Vec<_>, _>>().map_err(InferError::thread)?;
             threads.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(InferError::Panicked)))
         })
     })

@@ -114,6 +114,10 @@ pub(crate) fn find_library(search: &Search) -> Result<Option<Found>, RuntimeErro
                 return Err(RuntimeError::Damaged { flavour: search.flavour.library(), folder: path, damage });
             }
             State::Unfit(why) if source == Source::Explicit => return Err(RuntimeError::GivenUnfit { path, why }),
+            // A place that is looked at first holds a library for other providers, as containers for CPUs do.
+            State::Unfit(why @ Unfit::WithoutCuda) => {
+                tracing::debug!(path = %path.display(), %source, "passed over an ONNX Runtime library: {why}");
+            }
             State::Unfit(why) => {
                 tracing::warn!(path = %path.display(), %source, "passed over an ONNX Runtime library: {why}");
             }

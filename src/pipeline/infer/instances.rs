@@ -202,7 +202,8 @@ pub(crate) fn images_per_second(sessions: &mut [Session], form: BatchForm) -> Re
         Ok(f64::from(images) / started.elapsed().as_secs_f64())
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = sessions.iter_mut().map(|session| scope.spawn(|| rate(session))).collect();
+        let spawn = |session| std::thread::Builder::new().spawn_scoped(scope, move || rate(session));
+        let threads = sessions.iter_mut().map(spawn).collect::<Result<Vec<_>, _>>().map_err(InferError::thread)?;
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err(InferError::Panicked))).sum()
     })
 }

@@ -153,6 +153,12 @@ pub enum InferError {
         /// `NaN`, `inf` or `-inf`.
         value: String,
     },
+    /// The system gives no thread.
+    #[error("start a thread: {cause}; allow this process more (ulimit -u, or the container's limit of pids)")]
+    Thread {
+        /// What the system said.
+        cause: String,
+    },
     /// The run was stopped because it took too long.
     #[error("a run of {batch_len} was stopped after {seconds} s: no run should take that long (--stuck-after)")]
     Stopped {
@@ -164,4 +170,12 @@ pub enum InferError {
     /// The call into the runtime panicked.
     #[error("the runtime's binding panicked during a run")]
     Panicked,
+}
+
+impl InferError {
+    /// Why a thread could not be started.
+    #[expect(clippy::needless_pass_by_value, reason = "so that it can stand in map_err")]
+    pub(in crate::pipeline) fn thread(error: std::io::Error) -> Self {
+        Self::Thread { cause: error.to_string() }
+    }
 }
