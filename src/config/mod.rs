@@ -9,6 +9,7 @@ pub mod file;
 pub mod limits;
 mod models;
 pub mod platform;
+mod security;
 mod telling;
 mod values;
 mod work;
@@ -20,6 +21,7 @@ use clap::{Args, Command, FromArgMatches as _};
 
 pub use edge::{GrpcSettings, HttpSettings};
 pub use models::{ModelControl, ModelSettings};
+pub use security::SecuritySettings;
 pub use telling::{LogSetting, LogSettings};
 pub(crate) use values::{count, positive_duration};
 pub use work::{BatchSettings, ExifSetting, ImageSettings, RuntimeSettings, ScaledDecodeSetting};
@@ -40,6 +42,9 @@ pub struct Settings {
     /// Where those of gRPC do.
     #[command(flatten)]
     pub grpc: GrpcSettings,
+    /// Who may connect and ask.
+    #[command(flatten)]
+    pub security: SecuritySettings,
     /// What is served,
     #[command(flatten)]
     pub models: ModelSettings,
@@ -143,6 +148,9 @@ impl Settings {
         if self.platforms.vertex_health_route.is_some() && self.platforms.vertex_predict_route.is_none() {
             let text = "vertex_health_route is set and vertex_predict_route is not: Vertex AI asks at both";
             return Err(SettingsError(text.to_owned()));
+        }
+        if let Some(text) = self.security.contradiction(http, &self.platforms) {
+            return Err(SettingsError(text));
         }
         match contradictions.into_iter().find(|(holds, _)| *holds) {
             Some((_, text)) => Err(SettingsError(text)),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ports::Served;
+use super::secrets::Secrets;
 use crate::config::LogSetting;
 use crate::machine;
 use crate::models::Handle;
@@ -17,6 +18,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) struct Story {
     http: SocketAddr,
     grpc: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    scheme: &'static str,
+    access: String,
     took: Duration,
     runtime: String,
     cores: String,
@@ -35,13 +39,21 @@ struct Model {
 }
 
 impl Story {
-    pub(super) fn new(ports: &Served, engines: &[Handle], found: &Found, took: Duration) -> Self {
+    pub(super) fn new(
+        (ports, secrets): (&Served, &Secrets),
+        engines: &[Handle],
+        found: &Found,
+        took: Duration,
+    ) -> Self {
         let cores = machine::cores();
         let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
         let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
         Self {
             http: ports.http,
             grpc: ports.grpc,
+            admin: ports.admin,
+            scheme: if secrets.tls().is_some() { "https" } else { "http" },
+            access: access(ports.http, secrets),
             took,
             runtime: format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source),
             cores: format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable),
@@ -74,6 +86,9 @@ impl Story {
                 version = VERSION,
                 address = %self.http,
                 grpc = self.grpc.map(tracing::field::display),
+                admin = self.admin.map(tracing::field::display),
+                tls = self.scheme == "https",
+                access = self.access,
                 ready_seconds = self.took.as_secs_f64(),
                 runtime = self.runtime,
                 cores = self.cores,
@@ -85,10 +100,20 @@ impl Story {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "residual {VERSION} ready at http://{} after {:.2} s", self.http, self.took.as_secs_f64())?;
+        write!(
+            f,
+            "residual {VERSION} ready at {}://{} after {:.2} s",
+            self.scheme,
+            self.http,
+            self.took.as_secs_f64()
+        )?;
         if let Some(grpc) = self.grpc {
             write!(f, "\n  {:<9} {grpc}", "grpc")?;
         }
+        if let Some(admin) = self.admin {
+            write!(f, "\n  {:<9} http://{admin}", "admin")?;
+        }
+        write!(f, "\n  {:<9} {}", "access", self.access)?;
         let server = [("runtime", &self.runtime), ("cores", &self.cores)];
         let models = self.models.iter().flat_map(|Model { model, recipe, provider, threads, .. }| {
             [("model", model), ("recipe", recipe), ("provider", provider), ("threads", threads)]
@@ -98,11 +123,34 @@ impl fmt::Display for Story {
         }
         let call = if self.models.is_empty() {
             // Models come with SageMaker's calls.
-            format!("curl -d '{{\"model_name\": \"NAME\", \"url\": \"DIRECTORY\"}}' http://{}/models", self.http)
+            format!(
+                "curl -d '{{\"model_name\": \"NAME\", \"url\": \"DIRECTORY\"}}' {}://{}/models",
+                self.scheme, self.http
+            )
         } else {
-            format!("curl --data-binary @photo.jpg http://{}/api/v1/classify", self.http)
+            format!("curl --data-binary @photo.jpg {}://{}/api/v1/classify", self.scheme, self.http)
         };
         write!(f, "\n  {:<9} {call}", "try")
+    }
+}
+
+/// Who can ask, in a line. What a balancer in front adds is not known here.
+fn access(http: SocketAddr, secrets: &Secrets) -> String {
+    let from = if http.ip().is_loopback() { "this machine alone" } else { "any machine that reaches this one" };
+    let keys = secrets.keys().map(|keys| count(keys.ring().len(), "key"));
+    match (keys, secrets.tls()) {
+        (Some(keys), Some(_)) => format!("{from}, with one of {keys}, under TLS"),
+        (Some(keys), None) if http.ip().is_loopback() => format!("{from}, with one of {keys}"),
+        (Some(keys), None) => {
+            format!("{from}, with one of {keys}, which travel in the open unless a balancer in front has TLS")
+        }
+        (None, Some(tls)) if tls.asks_clients() => format!("{from}, with a certificate of its own, under TLS"),
+        (None, Some(_)) => format!("{from}, without a key, under TLS"),
+        (None, None) if http.ip().is_loopback() => from.to_owned(),
+        (None, None) => format!(
+            "{from}, without a key and in the open: let only a balancer that has both connect, or set --api-keys-file and \
+             --tls-cert"
+        ),
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Metrics {
     runs: IntCounterVec,
     queue_images: IntGaugeVec,
     model_info: GaugeVec,
+    connections_refused: IntCounterVec,
+    tls_expiry: IntGaugeVec,
     /// Requests that are being answered now.
     pub requests_in_flight: IntGauge,
     /// Open client connections.
@@ -118,6 +120,23 @@ impl Metrics {
                 )
                 .expect("metric names are constants"),
             ),
+            connections_refused: counter(
+                "residual_connections_refused_total",
+                "Connections that ended before their first request, by reason: client_full, handshake.",
+                &["reason"],
+            ),
+            // Without a series until there is a certificate: 0 would be one that expired long ago.
+            tls_expiry: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "residual_tls_certificate_expiry_seconds",
+                        "When the first of the server's certificates expires, in Unix time.",
+                    ),
+                    &[],
+                )
+                .expect("metric names are constants"),
+            ),
             requests_in_flight: gauge("residual_requests_in_flight", "Requests that are being answered now."),
             connections: gauge("residual_connections", "Open client connections."),
             upload_memory_bytes: gauge("residual_upload_memory_bytes", "Bytes of uploads held in memory now."),
@@ -130,6 +149,16 @@ impl Metrics {
     pub fn request(&self, route: &str, model: &str, outcome: &str, duration: Duration) {
         self.requests.with_label_values(&[route, model, outcome]).inc();
         self.request_seconds.with_label_values(&[route]).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a connection that was closed before its first request: `client_full` or `handshake`.
+    pub fn connection_refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Tells when the server's certificate expires, in Unix time.
+    pub fn tls_expires(&self, unix_seconds: i64) {
+        self.tls_expiry.with_label_values::<&str>(&[]).set(unix_seconds);
     }
 
     /// The series of one model, looked up once so that the per-image path touches no map.

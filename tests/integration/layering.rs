@@ -7,7 +7,7 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("cli", &["config", "graph", "machine", "pipeline", "runtime", "serve", "shutdown", "telemetry", "tune", "zoo"]),
     ("tune", &["machine", "models", "pipeline", "zoo"]),
     (
@@ -17,6 +17,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "config",
             "edge",
             "grpc",
+            "guard",
             "http",
             "machine",
             "models",
@@ -28,10 +29,11 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "zoo",
         ],
     ),
-    ("config", &["apis", "pipeline", "zoo"]),
+    ("config", &["apis", "guard", "pipeline", "zoo"]),
     ("oip", &["models", "pipeline", "shutdown", "telemetry"]),
-    ("http", &["apis", "edge", "graph", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
-    ("grpc", &["edge", "oip", "pipeline", "shutdown", "telemetry"]),
+    ("http", &["apis", "edge", "graph", "guard", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("grpc", &["edge", "guard", "oip", "pipeline", "shutdown", "telemetry"]),
+    ("guard", &["edge"]),
     ("edge", &["shutdown", "telemetry"]),
     ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),

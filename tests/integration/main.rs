@@ -23,6 +23,7 @@ mod pull;
 mod reference;
 mod repository;
 mod sagemaker;
+mod security;
 mod support;
 mod synth;
 mod tfs;

@@ -19,9 +19,9 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(super) use body::JsonPart;
+pub(super) use body::{HEADER_LENGTH, JsonPart};
 pub(super) use infer::rendered;
-pub(super) use routes::routes;
+pub(super) use routes::{administration, control_routes, probes, routes};
 
 use super::App;
 use super::error::{Problem, ProblemKind};

@@ -1,6 +1,6 @@
 //! The Open Inference Protocol over gRPC, from outside.
 
 mod bounds;
-mod client;
+pub(crate) mod client;
 mod infer;
 mod life;
