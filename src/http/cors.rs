@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::oip::HEADER_LENGTH;
@@ -49,4 +49,43 @@ pub(super) fn layer(origins: &CorsOrigins) -> Option<CorsLayer> {
         .expose_headers(READ)
         .max_age(REMEMBERED);
     Some(layer)
+}
+
+/// A web page from elsewhere sent the request, and nobody named its origin. It could not read the answer; what it asked for
+/// would be done all the same. Browsers say where a page is from with everything but plain reading, programs never do.
+pub(super) fn is_foreign(headers: &HeaderMap, origins: &CorsOrigins) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let origin = origin.to_str().unwrap_or_default();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_ours = host.is_some() && origin.split_once("://").map(|(_, authority)| authority) == host;
+    !is_ours && origins.named().is_some_and(|named| !named.contains(&origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_foreign_unless_it_is_from_here_or_named() {
+        let headers = |pairs: &[(HeaderName, &'static str)]| -> HeaderMap {
+            pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+        };
+        let named = CorsOrigins::new(vec!["https://app.example".parse().unwrap()]);
+        let any = CorsOrigins::new(vec!["*".parse().unwrap()]);
+        let host = (header::HOST, "127.0.0.1:8000");
+        for (origin, foreign_to_none, foreign_to_named) in [
+            ("http://127.0.0.1:8000", false, false),
+            ("http://127.0.0.1:3000", true, true),
+            ("https://app.example", true, false),
+            ("https://app.example.evil", true, true),
+            ("null", true, true),
+        ] {
+            let headers = headers(&[host.clone(), (header::ORIGIN, origin)]);
+            assert_eq!(is_foreign(&headers, &CorsOrigins::default()), foreign_to_none, "{origin}");
+            assert_eq!(is_foreign(&headers, &named), foreign_to_named, "{origin}");
+            assert!(!is_foreign(&headers, &any), "{origin}");
+        }
+        assert!(!is_foreign(&headers(&[host]), &CorsOrigins::default()), "programs name no origin");
+        assert!(is_foreign(&headers(&[(header::ORIGIN, "http://x")]), &CorsOrigins::default()));
+    }
 }

@@ -14,6 +14,7 @@ mod huggingface;
 mod inspect;
 mod layering;
 mod lifecycle;
+mod limits;
 mod metadata;
 mod models;
 mod oip;

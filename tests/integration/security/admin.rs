@@ -53,6 +53,20 @@ async fn models_are_changed_from_there_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_web_page_from_elsewhere_changes_nothing() {
+    let server = TestServer::start(&[]).await;
+    // As a page's form sends it: without asking first.
+    let from = |origin: String| send(server.post(UNLOAD).header("origin", origin).header("content-type", "text/plain"));
+    for origin in ["https://evil.example", "null"] {
+        let refused = from(origin.to_owned()).await;
+        assert_eq!(refused.status, 403, "{origin}");
+        assert!(refused.json["error"].as_str().unwrap().contains("--cors-origin"), "{}", refused.json);
+    }
+    assert_eq!(server.classify(photo("cat.jpg")).await.label(), "cat");
+    assert_eq!(from(server.url("")).await.status, 200, "the page of its own description may");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_change_models_there_follows_from_where_it_listens() {
     let beyond = TestServer::start(&["--admin-port", "0", "--admin-host", "0.0.0.0"]).await;
     let refused = send(beyond.client.post(beyond.admin_url(UNLOAD))).await;

@@ -191,9 +191,9 @@ async fn a_handshake_that_never_ends_gives_its_place_back() {
         let mut silent = TcpStream::connect(server.address()).await.unwrap();
         silent.write_all(start).await.unwrap();
         // It holds the only place until its time is over.
-        let answer =
-            tokio::time::timeout(PATIENCE, get(&authority.client(None, &[]), server.address(), "/health/live"));
-        assert!(answer.await.unwrap().unwrap().starts_with("HTTP/1.1 200"));
+        let client = authority.client(None, &[]);
+        let answer = tokio::time::timeout(PATIENCE, get(&client, server.address(), "/health/live")).await.unwrap();
+        assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
     }
     assert_eq!(metric(&server, r#"residual_connections_refused_total{reason="handshake"}"#).await, Some(2.0));
 }
