@@ -1,5 +1,5 @@
 //! What every answer tells browsers: not to guess at it, run it, frame it, keep it, or come back in the open. Programs do
-//! not read these headers; they cost a few hundred nanoseconds.
+//! not read these headers; they cost less than a microsecond.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 
