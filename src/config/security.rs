@@ -65,7 +65,7 @@ pub struct SecuritySettings {
     #[arg(long, env = "RESIDUAL_ADMIN_PORT", value_name = "PORT")]
     pub admin_port: Option<u16>,
 
-    /// Address or name that this port listens on.
+    /// Address or name that the operators' port listens on.
     #[arg(long, env = "RESIDUAL_ADMIN_HOST", value_name = "HOST", default_value = "127.0.0.1")]
     pub admin_host: String,
 }

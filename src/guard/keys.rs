@@ -21,7 +21,7 @@ const NAME_LEN_MAX: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// It cannot be read.
-    #[error("api keys file {}: {cause}", path.display())]
+    #[error("--api-keys-file {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -29,13 +29,13 @@ pub enum KeysError {
         cause: String,
     },
     /// It holds none.
-    #[error("api keys file {}: it has no key; write one a line, or start without --api-keys-file", path.display())]
+    #[error("--api-keys-file {}: it has no key; write one a line, or start without --api-keys-file", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// A line that is no key.
-    #[error("api keys file {}, line {line}: {cause}", path.display())]
+    #[error("--api-keys-file {}, line {line}: {cause}", path.display())]
     Line {
         /// The file.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum KeysError {
         cause: LineError,
     },
     /// More than are compared in good time.
-    #[error("api keys file {}: it has more than {KEYS_MAX} keys, which is the most that is allowed", path.display())]
+    #[error("--api-keys-file {}: it has more than {KEYS_MAX} keys, which is the most that is allowed", path.display())]
     TooMany {
         /// The file.
         path: PathBuf,

@@ -172,7 +172,7 @@ pub struct Problem {
     detail: String,
     cause: Option<String>,
     /// What its kind alone does not say: the methods there are, when to come back, how to show a key.
-    header: Option<(HeaderName, HeaderValue)>,
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
@@ -208,13 +208,13 @@ impl Problem {
 
     /// The route has another method.
     pub(super) fn method_not_allowed(detail: String, allow: &str) -> Self {
-        let header = HeaderValue::try_from(allow).ok().map(|allow| (header::ALLOW, allow));
+        let header = HeaderValue::try_from(allow).ok().map(|allow| Box::new((header::ALLOW, allow)));
         Self { header, ..Self::new(ProblemKind::MethodNotAllowed, detail) }
     }
 
     /// The same with a header that goes with it.
     pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
-        Self { header: Some((name, value)), ..self }
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 
     /// Attaches what the log should say and the client should not see.
@@ -365,7 +365,7 @@ pub(super) struct Ping {
 fn respond(
     kind: ProblemKind,
     cause: Option<String>,
-    extra: Option<(HeaderName, HeaderValue)>,
+    extra: Option<Box<(HeaderName, HeaderValue)>>,
     body: impl Serialize,
 ) -> Response {
     let report = Report { outcome: kind.code(), cause, ..Report::default() };
@@ -378,7 +378,7 @@ fn respond(
         // The client's next request should go elsewhere.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some((name, value)) = extra {
+    if let Some((name, value)) = extra.map(|extra| *extra) {
         headers.insert(name, value);
     }
     response.extensions_mut().insert(report);

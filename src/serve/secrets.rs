@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
 use tokio::task::JoinHandle;
 
 use crate::config::{SecuritySettings, limits};
@@ -38,7 +37,7 @@ impl Secrets {
             }
             _ => None,
         };
-        let keys = settings.api_keys_file.clone().map(Keys::open).transpose().context("--api-keys-file")?;
+        let keys = settings.api_keys_file.clone().map(Keys::open).transpose()?;
         let files = Files { tls, keys, metrics: metrics.clone() };
         if let Some(tls) = &files.tls {
             files.tell(&tls.terms());

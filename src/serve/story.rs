@@ -21,6 +21,7 @@ pub(super) struct Story {
     admin: Option<SocketAddr>,
     scheme: &'static str,
     access: String,
+    needs_key: bool,
     took: Duration,
     runtime: String,
     cores: String,
@@ -54,6 +55,7 @@ impl Story {
             admin: ports.admin,
             scheme: if secrets.tls().is_some() { "https" } else { "http" },
             access: access(ports.http, secrets),
+            needs_key: secrets.keys().is_some(),
             took,
             runtime: format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source),
             cores: format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable),
@@ -128,7 +130,8 @@ impl fmt::Display for Story {
                 self.scheme, self.http
             )
         } else {
-            format!("curl --data-binary @photo.jpg {}://{}/api/v1/classify", self.scheme, self.http)
+            let key = if self.needs_key { "-H \"Authorization: Bearer $KEY\" " } else { "" };
+            format!("curl {key}--data-binary @photo.jpg {}://{}/api/v1/classify", self.scheme, self.http)
         };
         write!(f, "\n  {:<9} {call}", "try")
     }
@@ -137,19 +140,17 @@ impl fmt::Display for Story {
 /// Who can ask, in a line. What a balancer in front adds is not known here.
 fn access(http: SocketAddr, secrets: &Secrets) -> String {
     let from = if http.ip().is_loopback() { "this machine alone" } else { "any machine that reaches this one" };
-    let keys = secrets.keys().map(|keys| count(keys.ring().len(), "key"));
-    match (keys, secrets.tls()) {
-        (Some(keys), Some(_)) => format!("{from}, with one of {keys}, under TLS"),
-        (Some(keys), None) if http.ip().is_loopback() => format!("{from}, with one of {keys}"),
-        (Some(keys), None) => {
-            format!("{from}, with one of {keys}, which travel in the open unless a balancer in front has TLS")
-        }
-        (None, Some(tls)) if tls.asks_clients() => format!("{from}, with a certificate of its own, under TLS"),
-        (None, Some(_)) => format!("{from}, without a key, under TLS"),
+    let key = secrets.keys().map(|keys| format!("with an API key ({})", count(keys.ring().len(), "key")));
+    match (key, secrets.tls()) {
+        (Some(key), Some(_)) => format!("{from}, under TLS, {key}"),
+        (Some(key), None) if http.ip().is_loopback() => format!("{from}, {key}"),
+        (Some(key), None) => format!("{from}, {key}, which travels in the open unless a balancer in front has TLS"),
+        (None, Some(tls)) if tls.asks_clients() => format!("{from}, under TLS, with a certificate of its own"),
+        (None, Some(_)) => format!("{from}, under TLS, without a key"),
         (None, None) if http.ip().is_loopback() => from.to_owned(),
         (None, None) => format!(
-            "{from}, without a key and in the open: let only a balancer that has both connect, or set --api-keys-file and \
-             --tls-cert"
+            "{from}, in the open and without a key: let only a balancer that has both connect, or set --tls-cert and \
+             --api-keys-file"
         ),
     }
 }
