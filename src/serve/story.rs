@@ -1,7 +1,7 @@
 //! What was decided at the start: one block that a person reads once, or one JSON line that an operator searches later.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::ports::Served;
@@ -54,7 +54,7 @@ impl Story {
             grpc: ports.grpc,
             admin: ports.admin,
             scheme: if secrets.tls().is_some() { "https" } else { "http" },
-            access: access(ports.http, secrets),
+            access: access(ports.http.ip(), Cover::of(secrets), secrets.keys().map(|keys| keys.ring().len())),
             needs_key: secrets.keys().is_some(),
             took,
             runtime: format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source),
@@ -137,22 +137,52 @@ impl fmt::Display for Story {
     }
 }
 
-/// Who can ask, in a line. What a balancer in front adds is not known here.
-fn access(http: SocketAddr, secrets: &Secrets) -> String {
-    let from = if http.ip().is_loopback() { "this machine alone" } else { "any machine that reaches this one" };
-    let key = secrets.keys().map(|keys| format!("with an API key ({})", count(keys.ring().len(), "key")));
-    match (key, secrets.tls()) {
-        (Some(key), Some(_)) => format!("{from}, under TLS, {key}"),
-        (Some(key), None) if http.ip().is_loopback() => format!("{from}, {key}"),
-        (Some(key), None) => format!("{from}, {key}, which travels in the open unless a balancer in front has TLS"),
-        (None, Some(tls)) if tls.asks_clients() => format!("{from}, under TLS, with a certificate of its own"),
-        (None, Some(_)) => format!("{from}, under TLS, without a key"),
-        (None, None) if http.ip().is_loopback() => from.to_owned(),
-        (None, None) => format!(
-            "{from}, in the open and without a key: let only a balancer that has both connect, or set --tls-cert and \
-             --api-keys-file"
-        ),
+/// What protects the bytes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    /// Nothing here.
+    Open,
+    Tls,
+    /// TLS in which clients show a certificate as well.
+    MutualTls,
+}
+
+impl Cover {
+    fn of(secrets: &Secrets) -> Self {
+        match secrets.tls() {
+            None => Self::Open,
+            Some(tls) if tls.asks_clients() => Self::MutualTls,
+            Some(_) => Self::Tls,
+        }
     }
+}
+
+/// Who can ask, in a line. What a balancer in front adds is not known here.
+fn access(http: IpAddr, cover: Cover, keys: Option<usize>) -> String {
+    let mut line = match http.is_loopback() {
+        true => "this machine alone".to_owned(),
+        false => "any machine that reaches this one".to_owned(),
+    };
+    line += match cover {
+        Cover::Open if http.is_loopback() => "",
+        Cover::Open => ", in the open",
+        Cover::Tls => ", under TLS",
+        Cover::MutualTls => ", under TLS, with a certificate of its own",
+    };
+    match keys {
+        Some(keys) => line += &format!(", with an API key ({})", count(keys, "key")),
+        None if http.is_loopback() || cover == Cover::MutualTls => {}
+        None => line += ", without an API key",
+    }
+    line += match (cover, keys) {
+        _ if http.is_loopback() => "",
+        (Cover::Open, None) => {
+            ": let only a balancer that has both connect, or set --tls-cert with --tls-key, and --api-keys-file"
+        }
+        (Cover::Open, Some(_)) => ": keys can be read on the way, unless a balancer in front has TLS",
+        (Cover::Tls | Cover::MutualTls, _) => "",
+    };
+    line
 }
 
 impl Model {
@@ -217,6 +247,32 @@ fn count(n: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_start_says_who_can_ask() {
+        let (here, everywhere) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0]));
+        let lines = [
+            access(here, Cover::Open, None),
+            access(here, Cover::Open, Some(1)),
+            access(everywhere, Cover::Open, None),
+            access(everywhere, Cover::Open, Some(2)),
+            access(everywhere, Cover::Tls, None),
+            access(everywhere, Cover::Tls, Some(2)),
+            access(everywhere, Cover::MutualTls, None),
+        ];
+        assert_eq!(
+            lines.join("\n"),
+            "this machine alone\n\
+             this machine alone, with an API key (1 key)\n\
+             any machine that reaches this one, in the open, without an API key: let only a balancer that has both connect, or \
+             set --tls-cert with --tls-key, and --api-keys-file\n\
+             any machine that reaches this one, in the open, with an API key (2 keys): keys can be read on the way, unless a \
+             balancer in front has TLS\n\
+             any machine that reaches this one, under TLS, without an API key\n\
+             any machine that reaches this one, under TLS, with an API key (2 keys)\n\
+             any machine that reaches this one, under TLS, with a certificate of its own"
+        );
+    }
 
     #[test]
     fn nouns_follow_their_number() {

@@ -92,9 +92,14 @@ async fn with_keys_metrics_are_open_there_and_changing_models_is_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_get_in_while_clients_hold_every_place() {
-    let server = TestServer::start(&["--admin-port", "0", "--connections-max", "1"]).await;
-    let mut held = tokio::net::TcpStream::connect(server.address()).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut held, b"GET /health/live HTTP/1.1\r\n").await.unwrap();
+    let server = TestServer::start(&["--admin-port", "0", "--connections-max", "2"]).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /health/live HTTP/1.1\r\n").await.unwrap();
+        held.push(stream);
+    }
+    // The client may take a second connection while its first one is on its way back to it.
     let page = server.client.get(server.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(page.contains("residual_connections "), "{page}");
     assert_eq!(send(server.client.get(server.admin_url("/health/ready"))).await.status, 200);
