@@ -10,6 +10,7 @@ pub mod tune;
 
 pub mod edge;
 pub mod grpc;
+pub mod guard;
 pub mod http;
 pub mod oip;
 

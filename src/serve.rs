@@ -5,6 +5,7 @@
 
 mod ports;
 mod ready;
+mod secrets;
 mod story;
 mod watchdog;
 
@@ -22,10 +23,11 @@ use crate::config::{
 };
 use crate::edge::{Drained, Shared, UploadMemory};
 use crate::grpc::Grpc;
+use crate::guard::CorsOrigins;
 use crate::http::{App, HttpLimits, MultiModel, VertexRoutes};
 use crate::machine::{self, Cores};
 use crate::models::{Changes, Models, Source, Starter};
-use crate::oip::{Oip, OipLimits};
+use crate::oip::{self, Oip, OipLimits};
 use crate::pipeline::batch;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions, ExifOrientation};
@@ -38,6 +40,7 @@ use crate::telemetry::{Metrics, RequestLog, Tracer, logging};
 use crate::zoo::{self, Choices, Opened, Wanted};
 use ports::{Ports, Served, grpc_limits};
 use ready::{Ready, ready_runtime};
+use secrets::Secrets;
 use story::Story;
 
 /// Async threads only move bytes; more than a few of them would only be switched between.
@@ -110,6 +113,7 @@ pub struct Server {
     metrics: Metrics,
     tracer: Tracer,
     settings: Settings,
+    secrets: Secrets,
     ports: Served,
 }
 
@@ -119,27 +123,30 @@ impl Server {
     /// # Errors
     /// If the address cannot be bound.
     pub async fn bind(settings: &Settings) -> anyhow::Result<Self> {
+        let metrics = Metrics::new().with_triton(settings.telling.triton_metrics);
+        let (lifecycle, models) = (Lifecycle::new(), Models::default());
+        let secrets = Secrets::open(&settings.security, &metrics)?;
         let ports = Ports::bind(settings).await?;
         let threads = decode_threads(&settings.batch, machine::cores());
-        let metrics = Metrics::new().with_triton(settings.telling.triton_metrics);
         let bytes = |bytes: ByteSize| i64::try_from(bytes.as_u64()).unwrap_or(i64::MAX);
         metrics.upload_memory_max_bytes.set(bytes(settings.http.upload_memory_max));
         metrics.decode_memory_max_bytes.set(bytes(settings.image.decode_memory_max));
-        let (lifecycle, models) = (Lifecycle::new(), Models::default());
         let pool = prepare_pool(&settings.image, threads);
         let limits = http_limits(&settings.http);
         let oip_limits = OipLimits {
             request_images_max: limits.request_images_max,
             request_bytes_max: limits.body_bytes_max,
             request_timeout: limits.request_timeout,
-            model_control: match settings.models.model_control {
-                // A platform whose models come and go by calls asks for it.
-                ModelControl::Auto => ports.http().ip().is_loopback() || settings.platforms.sagemaker_multi_model,
-                ModelControl::On => true,
-                ModelControl::Off => false,
-            },
+            model_control: model_control(settings, ports.admin().unwrap_or(ports.http())),
         };
-        let oip = Oip::new(models.clone(), lifecycle.phases(), pool.clone(), oip_limits);
+        let operators = Oip::new(models.clone(), lifecycle.phases(), pool.clone(), oip_limits);
+        let oip = match ports.admin() {
+            Some(_) if oip_limits.model_control == oip::ModelControl::Here => {
+                operators.with_model_control(oip::ModelControl::OnAdminPort)
+            }
+            _ => operators.clone(),
+        };
+        let guard = secrets.guard(&settings.security);
         let uploads = UploadMemory::new(settings.http.upload_memory_max.as_u64());
         let tracer = tracer(&settings.telling, &metrics)?;
         let shared = Shared {
@@ -149,11 +156,13 @@ impl Server {
             tracer: tracer.clone(),
             log: RequestLog::new(settings.log.log_requests_per_second),
         };
-        let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone());
+        let grpc = Grpc::new(oip.clone(), grpc_limits(settings), pool.clone(), shared.clone(), guard.clone());
         let app = App::new(settings.http.apis.clone(), oip, models.clone(), limits, pool.clone(), shared.clone());
-        let app = on_platform(app, &settings.platforms);
-        let ports = ports.serve(settings, &app, grpc, &shared);
-        Ok(Self { models, lifecycle, pool, metrics, tracer, settings: settings.clone(), ports })
+        let origins = CorsOrigins::new(settings.security.cors_origin.clone());
+        let app = on_platform(app, &settings.platforms).guarded(guard.clone(), origins);
+        let apps = (&app, &app.for_operators(operators), grpc);
+        let ports = ports.serve(settings, apps, &shared, (&guard, secrets.tls()));
+        Ok(Self { models, lifecycle, pool, metrics, tracer, settings: settings.clone(), secrets, ports })
     }
 
     /// Opens the models, finds the runtime library, loads and warms the models, turns readiness on and logs what was
@@ -177,7 +186,7 @@ impl Server {
         };
         let ready = tokio::task::spawn_blocking(load).await.context("load the models")??;
         self.lifecycle.advance(Phase::Ready);
-        let story = Story::new(&self.ports, &self.models.ready(), &ready.found, started.elapsed());
+        let story = Story::new((&self.ports, &self.secrets), &self.models.ready(), &ready.found, started.elapsed());
         story.log(self.settings.log.log_format);
         if let Some(advice) = ready.advice {
             tracing::info!("{advice}");
@@ -221,8 +230,10 @@ impl Server {
         watchdog::watch(&self.models, &self.lifecycle, self.settings.stuck_after()).await;
     }
 
-    /// Does what SIGHUP does: loads what is new, replaces what has changed, unloads what is gone.
+    /// Does what SIGHUP does: reads certificates and keys again; loads what is new, replaces what has changed, unloads what
+    /// is gone.
     pub async fn reload(&self) -> Changes {
+        self.secrets.look_now().await;
         let models = self.models.clone();
         tokio::task::spawn_blocking(move || models.reload()).await.unwrap_or_default()
     }
@@ -243,6 +254,12 @@ impl Server {
     #[must_use]
     pub fn grpc_address(&self) -> Option<SocketAddr> {
         self.ports.grpc
+    }
+
+    /// Where the operators' port is, if they have one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.ports.admin
     }
 
     /// Turns readiness off, keeps serving for the drain delay, then refuses new requests and finishes those in flight
@@ -381,6 +398,17 @@ fn prepare_pool(image: &ImageSettings, threads: usize) -> PreparePool {
         },
     };
     PreparePool::new(threads, Arc::new(MemoryBudget::new(image.decode_memory_max.as_u64())), options)
+}
+
+/// Whether models may be loaded and unloaded by whoever can connect to `address`.
+fn model_control(settings: &Settings, address: SocketAddr) -> oip::ModelControl {
+    let may = match settings.models.model_control {
+        // A platform whose models come and go by calls asks for it.
+        ModelControl::Auto => address.ip().is_loopback() || settings.platforms.sagemaker_multi_model,
+        ModelControl::On => true,
+        ModelControl::Off => false,
+    };
+    if may { oip::ModelControl::Here } else { oip::ModelControl::Off }
 }
 
 fn http_limits(http: &HttpSettings) -> HttpLimits {

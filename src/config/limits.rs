@@ -1,5 +1,5 @@
-//! Every bound of the server by name: its default, its unit, and why it is that one. Each but the head's size and
-//! the calls of one connection is a setting of the same name.
+//! Every bound of the server by name: its default, its unit, and why it is that one. Most are a setting of the same
+//! name; `docs/LIMITS.md` has all of them in one table.
 
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub const REQUEST_IMAGES_MAX: usize = 32;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(65);
 /// From the end of the head to the end of the body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// From the opening of a connection to the end of its TLS handshake, which takes three trips and a signature.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take nothing of an answer that is ready.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// From the end of the body to the answer.
@@ -27,6 +29,18 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Open connections of one port. Above it new ones wait in the listener's backlog.
 pub const CONNECTIONS_MAX: usize = 1024;
+/// Keys of one file. Every request is compared with all of them.
+pub const API_KEYS_MAX: usize = crate::guard::KEYS_MAX;
+/// Characters of a key. Shorter ones can be guessed.
+pub const API_KEY_LEN_MIN: usize = crate::guard::KEY_LEN_MIN;
+/// Characters of a key. Longer ones are files that somebody took for a key.
+pub const API_KEY_LEN_MAX: usize = crate::guard::KEY_LEN_MAX;
+/// Clients without a key whose rate is remembered. Above it, whoever owes least is forgotten first.
+pub const RATE_CLIENTS_MAX: usize = crate::guard::STRANGERS_MAX;
+/// How often the files of certificates and keys are read again. What is broken in two looks is told.
+pub const SECRETS_INTERVAL: Duration = Duration::from_secs(5);
+/// Before a certificate expires: how long the log warns, at the start and when it is read again.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// The port of gRPC that Triton's clients expect.
 pub const GRPC_PORT: u16 = 8001;
 /// One gRPC message. As an upload; a batch of 32 samples of 224x224 in 32 bits has 18.4 MiB.

@@ -10,6 +10,7 @@ pub mod limits;
 mod models;
 pub mod otel;
 pub mod platform;
+mod security;
 mod telling;
 mod values;
 mod work;
@@ -22,6 +23,7 @@ use clap::{Args, Command, FromArgMatches as _};
 
 pub use edge::{GrpcSettings, HttpSettings};
 pub use models::{ModelControl, ModelSettings};
+pub use security::SecuritySettings;
 pub use telling::{LogSetting, LogSettings, TellingSettings};
 pub(crate) use values::{count, positive_duration};
 pub use work::{BatchSettings, ExifSetting, ImageSettings, RuntimeSettings, ScaledDecodeSetting};
@@ -42,6 +44,9 @@ pub struct Settings {
     /// Where those of gRPC do.
     #[command(flatten)]
     pub grpc: GrpcSettings,
+    /// Who may connect and ask.
+    #[command(flatten)]
+    pub security: SecuritySettings,
     /// What is served,
     #[command(flatten)]
     pub models: ModelSettings,
@@ -164,6 +169,9 @@ impl Settings {
         if self.platforms.vertex_health_route.is_some() && self.platforms.vertex_predict_route.is_none() {
             let text = "vertex_health_route is set and vertex_predict_route is not: Vertex AI asks at both";
             return Err(SettingsError(text.to_owned()));
+        }
+        if let Some(text) = self.security.contradiction(http, &self.platforms) {
+            return Err(SettingsError(text));
         }
         match contradictions.into_iter().find(|(holds, _)| *holds) {
             Some((_, text)) => Err(SettingsError(text)),

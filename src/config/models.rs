@@ -31,7 +31,8 @@ pub struct ModelSettings {
     #[arg(long, env = "RESIDUAL_PRESET", value_name = "[MODEL=]PRESET")]
     pub preset: Vec<PresetChoice>,
 
-    /// Whether clients may load and unload models over the APIs that can. auto: only where --host is this machine alone.
+    /// Whether clients may load and unload models over the APIs that can. auto: only where --host (or --admin-host, where
+    /// there is an --admin-port) is this machine alone.
     #[arg(long, env = "RESIDUAL_MODEL_CONTROL", value_name = "MODE", default_value = "auto")]
     pub model_control: ModelControl,
 

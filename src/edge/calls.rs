@@ -101,6 +101,7 @@ mod tests {
     const LIMITS: ConnectionLimits = ConnectionLimits {
         connections_max: 1,
         header_bytes_max: 1024,
+        handshake_timeout: Duration::from_secs(10),
         header_timeout: Duration::from_secs(10),
         write_timeout: Duration::from_secs(3),
     };

@@ -15,7 +15,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
@@ -23,6 +22,9 @@ use super::calls::{Call, Calls, Overdue};
 use super::closing::Closing;
 use super::limits::ConnectionLimits;
 use super::listener::Wire;
+use super::peer::Peer;
+use super::stream::Stream;
+use super::tls::Alpn;
 
 /// What a client may send of one call before the server has read any of it: photos of the size that models see, about
 /// 100 KiB, fit whole, so that no round trip stands between their parts. What was read is charged to the uploads' memory.
@@ -58,12 +60,17 @@ pub struct Http2 {
     pub router: Router,
     /// Under which bounds.
     pub limits: Http2Limits,
+    /// Whether it asks who is connected: each request carries its [`Peer`] then.
+    pub tells_peers: bool,
 }
 
 impl Wire for Http2 {
+    const ALPN: Alpn = Alpn::Http2;
+
     async fn serve(
         self,
-        stream: TcpStream,
+        stream: Stream,
+        peer: Peer,
         limits: ConnectionLimits,
         mut closing: Closing,
     ) -> Result<(), hyper::Error> {
@@ -71,8 +78,12 @@ impl Wire for Http2 {
         let first = Arc::new(Notify::new());
         let service = {
             let (router, calls, first) = (self.router, calls.clone(), Arc::clone(&first));
-            service_fn(move |request: Request<Incoming>| {
+            let peer = self.tells_peers.then_some(peer);
+            service_fn(move |mut request: Request<Incoming>| {
                 let call = calls.begin();
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
                 first.notify_one();
                 let answered = router.clone().oneshot(request.map(Body::new));
                 async move { Ok::<_, std::convert::Infallible>(answered.await?.map(|body| Answer::new(body, call))) }

@@ -9,6 +9,8 @@ pub struct ConnectionLimits {
     pub connections_max: usize,
     /// Size of a request's head.
     pub header_bytes_max: usize,
+    /// From the opening of a connection to the end of its TLS handshake.
+    pub handshake_timeout: Duration,
     /// From the last answer to the end of the next head.
     pub header_timeout: Duration,
     /// How long a client may take nothing of an answer.

@@ -6,10 +6,16 @@ use std::time::Duration;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
 use super::closing::{Closing, Closings};
 use super::limits::ConnectionLimits;
+use super::peer::Peer;
+use super::places::{ClientConnections, NoPlace, Place, Places};
+use super::stream::Stream;
+use super::tls::{Alpn, Tls};
 use crate::shutdown::{Phase, Phases};
+use crate::telemetry::Metrics;
 
 /// What is spoken on the connections of a port.
 pub trait Wire: Clone + Send + Sync + 'static {
@@ -17,10 +23,25 @@ pub trait Wire: Clone + Send + Sync + 'static {
     /// flight is answered first.
     fn serve(
         self,
-        stream: TcpStream,
+        stream: Stream,
+        peer: Peer,
         limits: ConnectionLimits,
         closing: Closing,
     ) -> impl Future<Output = Result<(), hyper::Error>> + Send;
+
+    /// Its name in a TLS handshake.
+    const ALPN: Alpn;
+}
+
+/// Whom a port lets in, and how.
+#[derive(Debug, Clone)]
+pub struct Entrance {
+    /// Its bounds.
+    pub limits: ConnectionLimits,
+    /// What connections of one client are held to, if they are.
+    pub per_client: Option<ClientConnections>,
+    /// What secures connections, if anything does.
+    pub tls: Option<Tls>,
 }
 
 /// How long accepting pauses when the process has run out of file descriptors: trying again at once would only burn a
@@ -44,14 +65,16 @@ pub enum Drained {
 pub async fn serve(
     listener: TcpListener,
     wire: impl Wire,
-    limits: ConnectionLimits,
+    entrance: Entrance,
     mut phases: Phases,
-    connections: IntGauge,
+    metrics: Metrics,
     grace: Duration,
 ) -> Drained {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let places = Arc::new(Semaphore::new(entrance.limits.connections_max));
     let closings = Closings::new();
-    let accept = Acceptor { listener, wire, limits, places, connections };
+    let of_clients = entrance.per_client.map(Places::new);
+    let Entrance { limits, tls, .. } = entrance;
+    let accept = Acceptor { listener, wire, limits, tls, places, of_clients, metrics };
     tokio::select! {
         () = accept.run(|| closings.when_asked()) => {}
         () = phases.reached(Phase::Draining) => {}
@@ -77,8 +100,17 @@ struct Acceptor<W> {
     listener: TcpListener,
     wire: W,
     limits: ConnectionLimits,
+    tls: Option<Tls>,
     places: Arc<Semaphore>,
-    connections: IntGauge,
+    of_clients: Option<Places>,
+    metrics: Metrics,
+}
+
+/// What a connection holds while it lasts.
+struct Held {
+    _place: OwnedSemaphorePermit,
+    _of_client: Option<Place>,
+    _open: OpenConnection,
 }
 
 impl<W: Wire> Acceptor<W> {
@@ -88,7 +120,14 @@ impl<W: Wire> Acceptor<W> {
             // The place comes first: above the bound, clients wait in the backlog and cost this process nothing.
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match self.listener.accept().await {
-                Ok((stream, _peer)) => self.spawn(stream, place, closing()),
+                Ok((stream, address)) => {
+                    let peer = Peer::of(address.ip());
+                    match self.of_clients.as_ref().map(|places| places.take(peer)).transpose() {
+                        Ok(of_client) => self.spawn(stream, peer, place, of_client.flatten(), closing()),
+                        // Closed without a word: an answer would cost more than it tells.
+                        Err(NoPlace) => self.metrics.connection_refused("client_full"),
+                    }
+                }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept a connection; trying again");
@@ -98,7 +137,14 @@ impl<W: Wire> Acceptor<W> {
         }
     }
 
-    fn spawn(&self, stream: TcpStream, place: OwnedSemaphorePermit, closing: Closing) {
+    fn spawn(
+        &self,
+        stream: TcpStream,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+        of_client: Option<Place>,
+        mut closing: Closing,
+    ) {
         // Answers are small and complete: waiting to fill a segment would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "failed to set TCP_NODELAY");
@@ -106,15 +152,45 @@ impl<W: Wire> Acceptor<W> {
         if let Err(error) = limit_writes(&stream, self.limits.write_timeout) {
             tracing::debug!(%error, "failed to set the write timeout");
         }
-        let open = OpenConnection::enter(self.connections.clone());
-        let connection = self.wire.clone().serve(stream, self.limits, closing);
+        let open = OpenConnection::enter(self.metrics.connections.clone());
+        let held = Held { _place: place, _of_client: of_client, _open: open };
+        let (wire, limits, metrics) = (self.wire.clone(), self.limits, self.metrics.clone());
+        let tls = self.tls.as_ref().map(|tls| tls.acceptor(W::ALPN));
         // Ends with its client, or by the drain that `closing` carries, or with the runtime.
         tokio::spawn(async move {
-            let _held = (place, open);
-            if let Err(error) = connection.await {
+            let _held = held;
+            let stream = match tls {
+                None => Stream::Plain(stream),
+                Some(tls) => match handshake(tls, stream, limits.handshake_timeout, &mut closing).await {
+                    Ok(stream) => stream,
+                    Err(cause) => {
+                        metrics.connection_refused("handshake");
+                        tracing::debug!(cause, "a connection ended in its TLS handshake");
+                        return;
+                    }
+                },
+            };
+            if let Err(error) = wire.serve(stream, peer, limits, closing).await {
                 tracing::debug!(%error, "a connection ended early");
             }
         });
+    }
+}
+
+/// Secures a connection, while its client keeps to the time and nobody asks for the end.
+async fn handshake(
+    tls: TlsAcceptor,
+    stream: TcpStream,
+    timeout: Duration,
+    closing: &mut Closing,
+) -> Result<Stream, String> {
+    tokio::select! {
+        shaken = tokio::time::timeout(timeout, tls.accept(stream)) => match shaken {
+            Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_elapsed) => Err(format!("it took longer than {timeout:?}")),
+        },
+        () = closing.asked() => Err("the server is shutting down".to_owned()),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::pipeline::PreparePool;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions};
 use crate::shutdown::{Lifecycle, Phase};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RequestLog, Tracer};
 
 const UPLOAD_BYTES_MAX: u64 = 4 << 20;
 const MESSAGE_BYTES_MAX: u64 = 64 << 10;
@@ -69,7 +69,7 @@ impl Server {
             request_images_max: 4,
             request_bytes_max: MESSAGE_BYTES_MAX,
             request_timeout: timeout,
-            model_control: true,
+            model_control: crate::oip::ModelControl::Here,
         };
         let oip = Oip::new(models, phases.clone(), pool.clone(), oip_limits);
         let limits = GrpcLimits {
@@ -79,9 +79,9 @@ impl Server {
             stream_timeout: timeout,
             body_timeout: timeout,
         };
-        let (tracer, log) = (Tracer::default(), RequestLog::default());
+        let (tracer, log) = (Tracer::default(), RequestLog::new(0));
         let shared = Shared { uploads: uploads.clone(), phases, metrics, tracer, log };
-        let router = router(Grpc::new(oip, limits, pool.clone(), shared));
+        let router = router(Grpc::new(oip, limits, pool.clone(), shared, crate::guard::Guard::default()));
         Self { runtime: runtime.expect("an async runtime"), router, pool, uploads }
     }
 }

@@ -7,6 +7,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
 use super::proto;
+use crate::guard::Access;
 
 /// Every descriptor set whose services are served.
 pub(super) const DESCRIPTORS: [&[u8]; 4] = [
@@ -38,6 +39,20 @@ pub(super) struct Method {
     /// Requests come as long as the client likes.
     pub streams: bool,
     pub kind: Kind,
+    /// Who may call it.
+    pub access: Access,
+}
+
+/// Calls that tell whether the server answers, to everybody.
+const PROBES: [&str; 4] = [
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+];
+
+fn access(path: &str) -> Access {
+    if PROBES.contains(&path) { Access::Probe } else { Access::Use }
 }
 
 /// All methods by their paths.
@@ -59,7 +74,7 @@ impl Methods {
                             false if streams || method.server_streaming() => Kind::Open,
                             false => Kind::Brief,
                         };
-                        methods.insert(Arc::clone(&path), Method { path, streams, kind });
+                        methods.insert(Arc::clone(&path), Method { access: access(&path), path, streams, kind });
                     }
                 }
             }
@@ -75,6 +90,15 @@ impl Methods {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_probe_is_a_method() {
+        let methods = Methods::new();
+        for probe in PROBES {
+            assert_eq!(methods.get(probe).map(|method| method.access), Some(Access::Probe), "{probe}");
+        }
+        assert_eq!(methods.0.values().filter(|method| method.access == Access::Probe).count(), PROBES.len());
+    }
 
     #[test]
     fn methods_are_known_with_what_they_take() {

@@ -31,6 +31,7 @@ use tonic_health::pb::health_server::HealthServer;
 pub use limits::GrpcLimits;
 
 use crate::edge::{OverloadLog, Shared};
+use crate::guard::Guard;
 use crate::oip::Oip;
 use crate::pipeline::PreparePool;
 use methods::{Kind, Methods};
@@ -47,6 +48,7 @@ pub struct Parts {
     limits: GrpcLimits,
     pool: PreparePool,
     shared: Shared,
+    guard: Guard,
     methods: Methods,
     /// For open calls of each [`Kind`].
     places: [Arc<Semaphore>; 3],
@@ -54,12 +56,12 @@ pub struct Parts {
 }
 
 impl Grpc {
-    /// The protocol's gRPC side.
+    /// The protocol's gRPC side, with `guard` at its door.
     #[must_use]
-    pub fn new(oip: Oip, limits: GrpcLimits, pool: PreparePool, shared: Shared) -> Self {
+    pub fn new(oip: Oip, limits: GrpcLimits, pool: PreparePool, shared: Shared, guard: Guard) -> Self {
         let places = std::array::from_fn(|_kind| Arc::new(Semaphore::new(limits.calls_max)));
         let (methods, overload) = (Methods::new(), OverloadLog::default());
-        Self(Arc::new(Parts { oip, limits, pool, shared, methods, places, overload }))
+        Self(Arc::new(Parts { oip, limits, pool, shared, guard, methods, places, overload }))
     }
 }
 

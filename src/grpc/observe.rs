@@ -23,6 +23,7 @@ use super::methods::Kind;
 use super::status::{self, ERROR_CODE, OVERLOADED, TooManyCalls, UnknownMethod};
 use super::unpack::Packing;
 use crate::edge::{REQUEST_ID, Shared, request_id};
+use crate::guard::{Access, Admitted};
 use crate::telemetry::Trace;
 use crate::telemetry::requests::Line;
 use crate::telemetry::traces::{Exchange, Wire};
@@ -44,8 +45,12 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
     let route = method.as_ref().map_or_else(|| Arc::from(UNKNOWN_ROUTE), |method| Arc::clone(&method.path));
     let trace = grpc.shared.tracer.begin(request.headers(), started);
     let mut observed = Observed::begin(&grpc, route, call.clone(), id.clone(), started, trace);
-    let admitted = match method {
-        Some(method) => {
+    // Who has no key learns nothing about which calls there are.
+    let access = method.as_ref().map_or(Access::Use, |method| method.access);
+    let peer = request.extensions().get().copied();
+    let admitted = match (grpc.guard.admit(request.headers(), peer, access), method) {
+        (Err(refused), _) => Err(refused.into()),
+        (Ok(admitted), Some(method)) => {
             let kind = method.kind;
             let rules = Rules {
                 limits: grpc.limits,
@@ -55,9 +60,9 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
                 method,
                 call: call.clone(),
             };
-            observed.admit(kind).and_then(|()| with_messages(request, rules, call))
+            observed.admit(kind).and_then(|()| with_messages(request, rules, call, admitted))
         }
-        None => Err(UnknownMethod(request.uri().path().to_owned()).into()),
+        (Ok(_), None) => Err(UnknownMethod(request.uri().path().to_owned()).into()),
     };
     let mut response = match admitted {
         Err(status) => status.into_http(),
@@ -83,13 +88,16 @@ pub(super) async fn observe(State(grpc): State<Grpc>, request: Request, next: Ne
 }
 
 /// The request with its messages in place of its body.
-fn with_messages(request: Request, rules: Rules, call: Call) -> Result<Request, Status> {
+fn with_messages(request: Request, rules: Rules, call: Call, admitted: Option<Admitted>) -> Result<Request, Status> {
     let (mut head, body) = request.into_parts();
     let encoding = head.headers.remove(ENCODING);
     let messages = Messages::new(body, encoding.as_ref().map(HeaderValue::as_bytes), rules)?;
     // The length of the body that was.
     head.headers.remove(header::CONTENT_LENGTH);
     head.extensions.insert(call);
+    if let Some(admitted) = admitted {
+        head.extensions.insert(admitted);
+    }
     Ok(Request::from_parts(head, messages.into_body()))
 }
 

@@ -19,6 +19,7 @@ use super::proto::{
     ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use super::{status, tensors};
+use crate::guard::Admitted;
 use crate::oip::{OipError, Parameter, Parameters};
 
 /// Answers the calls.
@@ -70,10 +71,14 @@ impl GrpcInferenceService for Service {
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
         let (grpc, call) = (self.0.clone(), call_of(&request));
+        let admitted = request.extensions().get::<Admitted>().cloned();
         let beside = grpc.limits.stream_requests_max;
         let answers = request.into_inner().map(move |message| {
             let (grpc, call, arrived) = (grpc.clone(), call.clone(), call.take());
+            let counted = admitted.as_ref().map_or(Ok(()), Admitted::again);
             async move {
+                // A stream is no way around the rate; one that is above it ends.
+                counted?;
                 // A message that cannot be read ends the stream, after the answers to those before it.
                 message?;
                 Ok(grpc.infer_of_stream(grpc.decoded(arrived).await?, &call).await)

@@ -6,6 +6,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::edge::UploadsFull;
+use crate::guard::Refused;
 use crate::oip::{ErrorKind, OipError, shortened};
 
 /// Metadata beside a status: the stable code, as in the native API. The status says what to do, the code what happened.
@@ -96,6 +97,24 @@ impl From<UnknownMethod> for Status {
 impl From<TooManyCalls> for Status {
     fn from(error: TooManyCalls) -> Self {
         coded(Code::ResourceExhausted, OVERLOADED, error.to_string())
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            Refused::NoKey | Refused::Malformed | Refused::WrongKey => {
+                coded(Code::Unauthenticated, "unauthorized", message)
+            }
+            Refused::TooFast { retry_after, .. } => {
+                let mut status = coded(Code::ResourceExhausted, "rate_limited", message);
+                // Rounded up: a client that is told too little only comes back in vain.
+                let wait = i64::try_from(retry_after.as_millis() + 1).unwrap_or(i64::MAX);
+                status.metadata_mut().insert(RETRY_AFTER, MetadataValue::from(wait));
+                status
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one place that knows status codes: every error of every stage becomes an RFC 9457 problem document here.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -48,6 +48,8 @@ pub enum ProblemKind {
     LoadFailed,
     NotReady,
     Unhealthy,
+    Unauthorized,
+    RateLimited,
     /// The pipeline's own kinds.
     Failed(Failure),
     /// Those of the Open Inference Protocol, with their code.
@@ -93,6 +95,8 @@ impl ProblemKind {
             Self::LoadFailed => (S::UNPROCESSABLE_ENTITY, "load_failed", "The model could not be loaded"),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The server is starting"),
             Self::Unhealthy => (S::SERVICE_UNAVAILABLE, "unhealthy", "A model does not answer"),
+            Self::Unauthorized => (S::UNAUTHORIZED, "unauthorized", "The request needs an API key"),
+            Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate_limited", "The client asks too often"),
             Self::Failed(failure) => {
                 let (status, title) = Self::failed(failure);
                 (status, failure.code(), title)
@@ -170,7 +174,8 @@ pub struct Problem {
     kind: ProblemKind,
     detail: String,
     cause: Option<String>,
-    allow: Option<HeaderValue>,
+    /// What its kind alone does not say: the methods there are, when to come back, how to show a key.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// The body of a problem, RFC 9457 section 3.1, with `code` as the extension that programs match on.
@@ -191,7 +196,7 @@ pub struct ProblemBody {
 impl Problem {
     /// A problem with a sentence that says what was found, what is allowed and what to do.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: shortened(detail.into()), cause: None, allow: None }
+        Self { kind, detail: shortened(detail.into()), cause: None, header: None }
     }
 
     /// No room now.
@@ -206,7 +211,13 @@ impl Problem {
 
     /// The route has another method.
     pub(super) fn method_not_allowed(detail: String, allow: &str) -> Self {
-        Self { allow: HeaderValue::try_from(allow).ok(), ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+        let header = HeaderValue::try_from(allow).ok().map(|allow| Box::new((header::ALLOW, allow)));
+        Self { header, ..Self::new(ProblemKind::MethodNotAllowed, detail) }
+    }
+
+    /// The same with a header that goes with it.
+    pub(super) fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some(Box::new((name, value))), ..self }
     }
 
     /// Attaches what the log should say and the client should not see.
@@ -243,8 +254,8 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
-        let (kind, cause, allow) = (self.kind, self.cause.take(), self.allow.take());
-        let mut response = respond(kind, cause, allow, self.into_body());
+        let (kind, cause, header) = (self.kind, self.cause.take(), self.header.take());
+        let mut response = respond(kind, cause, header, self.into_body());
         let problem = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, problem);
         response
@@ -255,7 +266,7 @@ impl Problem {
     /// The answer of an API with a shape of its own: `body` as JSON in place of the document. Status, headers, and what log
     /// and metrics say stay the same.
     pub(super) fn into_response_with(self, body: impl Serialize) -> Response {
-        respond(self.kind, self.cause, self.allow, body)
+        respond(self.kind, self.cause, self.header, body)
     }
 }
 
@@ -306,8 +317,9 @@ impl Problem {
             (_, S::NOT_FOUND) => "ResourceNotFoundException",
             (_, S::METHOD_NOT_ALLOWED) => "MethodNotAllowedException",
             (_, S::REQUEST_TIMEOUT | S::GATEWAY_TIMEOUT) => "RequestTimeoutException",
+            (_, S::UNAUTHORIZED) => "InvalidKeyException",
             (_, S::PAYLOAD_TOO_LARGE) => "TooLongFrameException",
-            (_, S::SERVICE_UNAVAILABLE) => "ServiceUnavailableException",
+            (_, S::SERVICE_UNAVAILABLE | S::TOO_MANY_REQUESTS) => "ServiceUnavailableException",
             (_, status) if status.is_server_error() => "InternalServerException",
             _ => "BadRequestException",
         };
@@ -353,7 +365,12 @@ pub(super) struct Ping {
     pub(super) status: &'static str,
 }
 
-fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>, body: impl Serialize) -> Response {
+fn respond(
+    kind: ProblemKind,
+    cause: Option<String>,
+    extra: Option<Box<(HeaderName, HeaderValue)>>,
+    body: impl Serialize,
+) -> Response {
     let report = Report { outcome: kind.code(), cause, ..Report::default() };
     let mut response = (kind.status(), Json(body)).into_response();
     let headers = response.headers_mut();
@@ -364,8 +381,8 @@ fn respond(kind: ProblemKind, cause: Option<String>, allow: Option<HeaderValue>,
         // The client's next request should go elsewhere.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some(allow) = allow {
-        headers.insert(header::ALLOW, allow);
+    if let Some((name, value)) = extra.map(|extra| *extra) {
+        headers.insert(name, value);
     }
     response.extensions_mut().insert(report);
     response

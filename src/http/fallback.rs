@@ -1,4 +1,4 @@
-//! Requests that no route takes, answered in the words of the API whose paths they come close to.
+//! Requests that no route takes, or that may not come in, answered in the words of the API whose paths they come close to.
 
 use axum::extract::Request;
 use axum::http::Method;
@@ -67,6 +67,17 @@ pub(super) async fn method_not_allowed(request: Request, allow: &str) -> Respons
     upload::refuse(request);
     let detail = format!("{method} is not for {path}; use {allow}");
     Shape::of(&path).answer(Problem::method_not_allowed(detail, allow))
+}
+
+/// Answers a request that may not come in, before its body is read.
+pub(super) fn refused(request: Request, problem: Problem) -> Response {
+    let shape = Shape::of(request.uri().path());
+    upload::refuse(request);
+    match shape {
+        // This one says more than the reason of its status.
+        Shape::Error => problem.into_v2(),
+        shape => shape.answer(problem),
+    }
 }
 
 /// The value of `Allow` for a path with these methods.

@@ -17,7 +17,7 @@ use super::error::{Problem, ProblemKind};
 use super::forms::{self, Form, Upload};
 use super::limits::HttpLimits;
 pub use super::oip::fuzzing::tensors;
-use super::{App, MultiModel, VertexRoutes, router};
+use super::{App, MultiModel, Side, VertexRoutes, router};
 use crate::apis::Apis;
 use crate::edge::{REQUEST_ID, Shared, UploadMemory};
 use crate::models::fakes;
@@ -26,7 +26,7 @@ use crate::pipeline::PreparePool;
 use crate::pipeline::decode::budget::MemoryBudget;
 use crate::pipeline::decode::{DecodeLimits, DecodeOptions};
 use crate::shutdown::{Lifecycle, Phase};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RequestLog, Tracer};
 
 const BODY_BYTES_MAX: u64 = 64 << 10;
 const IMAGES_MAX: usize = 4;
@@ -59,7 +59,7 @@ impl Server {
             request_images_max: IMAGES_MAX,
             request_bytes_max: BODY_BYTES_MAX,
             request_timeout: timeout,
-            model_control: true,
+            model_control: crate::oip::ModelControl::Here,
         };
         let limits = HttpLimits {
             body_bytes_max: BODY_BYTES_MAX,
@@ -68,13 +68,13 @@ impl Server {
             request_timeout: timeout,
         };
         let oip = Oip::new(models.clone(), phases.clone(), pool.clone(), oip_limits);
-        let (tracer, log) = (Tracer::default(), RequestLog::default());
+        let (tracer, log) = (Tracer::default(), RequestLog::new(0));
         let shared = Shared { uploads: uploads.clone(), phases, metrics, tracer, log };
         let root = MultiModel { root: "/nonexistent".into() };
         let vertex = VertexRoutes { predict: "/vertex".to_owned(), health: "/vertex/health".to_owned() };
         let app =
             App::new(Apis::all(), oip, models, limits, pool.clone(), shared).on_platform(Some(root), Some(vertex));
-        Self { runtime: runtime.expect("an async runtime"), router: router(&app), pool, uploads }
+        Self { runtime: runtime.expect("an async runtime"), router: router(&app, Side::Everything), pool, uploads }
     }
 
     /// Answers, and waits until nothing of the request is left: work for a caller that has its answer may still end.

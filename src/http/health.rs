@@ -13,21 +13,27 @@ use super::App;
 use super::error::{Problem, ProblemKind};
 use super::openapi::Operation;
 use super::routes::Routes;
+use crate::guard::Access;
 use crate::pipeline::Failure;
 use crate::shutdown::{Ailing, Phase};
 
 /// The content type of the metrics.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The routes of probes and collectors.
+/// The routes of probes.
 pub(super) fn routes() -> Routes {
-    let health = |id, summary| Operation::new(id, summary).tag("health");
+    let health = |id, summary| Operation::new(id, summary).tag("health").access(Access::Probe);
     let ill = [ProblemKind::Unhealthy];
     let closed = [ProblemKind::NotReady, ProblemKind::Unhealthy, ProblemKind::Failed(Failure::ShuttingDown)];
     Routes::new()
         .get("/health/live", live, health("live", "The process answers").ok::<Health>("It does").problems(&ill))
         .get("/health/ready", ready, health("ready", "The models are warm").ok::<Health>("They are").problems(&closed))
-        .get("/metrics", metrics, health("metrics", "Prometheus metrics").ok_text("Prometheus text exposition, 0.0.4"))
+}
+
+/// The route of collectors. Who may ask depends on who else can reach its port.
+pub(super) fn metrics_route(access: Access) -> Routes {
+    let operation = Operation::new("metrics", "Prometheus metrics").tag("health").access(access);
+    Routes::new().get("/metrics", metrics, operation.ok_text("Prometheus text exposition, 0.0.4"))
 }
 
 /// How the server is.

@@ -12,9 +12,10 @@ use axum::routing::{MethodFilter, any, on};
 use axum::{Router, middleware};
 use futures_util::future::BoxFuture;
 
-use super::openapi::{Document, Operation};
+use super::gate::{self, Gate};
+use super::openapi::{Document, Operation, Security};
 use super::template::Template;
-use super::{App, fallback};
+use super::{App, cors, fallback};
 
 /// One operation on one path.
 #[derive(Debug, Clone)]
@@ -112,14 +113,16 @@ impl Routes {
     }
 
     /// What they are described by.
-    pub(super) fn document(&self) -> Document {
-        Document::of(&self.table)
+    pub(super) fn document(&self, security: Security) -> Document {
+        Document::of(&self.table, security)
     }
 
     /// The router of all routes, with answers for whatever takes none of them, and the description at hand for the routes
     /// that show it.
     pub(super) fn finish(self, app: App) -> Router {
-        let document = Arc::new(self.document());
+        let security = if app.guard.has_keys() { Security::Keys } else { Security::Open };
+        let document = Arc::new(self.document(security));
+        let gate = app.guard.is_on().then(|| Gate::new(&app.guard, &self.table));
         let allow: HashMap<String, String> =
             self.methods.into_iter().map(|(path, methods)| (path, fallback::allow(&methods))).collect();
         let allow = Arc::new(allow);
@@ -139,12 +142,17 @@ impl Routes {
                 }
             }
         };
-        self.router
-            .fallback(no_route)
-            .method_not_allowed_fallback(wrong_method)
-            .layer(Extension(document))
-            .layer(middleware::from_fn_with_state(app.clone(), super::middleware::observe))
-            .with_state(app)
+        let mut router =
+            self.router.fallback(no_route).method_not_allowed_fallback(wrong_method).layer(Extension(document));
+        // What is not asked for costs nothing.
+        if let Some(gate) = gate {
+            router = router.layer(middleware::from_fn_with_state(gate, gate::pass));
+        }
+        // Before the gate: browsers ask whether a page may send a key, and send none then.
+        if let Some(cors) = cors::layer(&app.origins) {
+            router = router.layer(cors);
+        }
+        router.layer(middleware::from_fn_with_state(app.clone(), super::middleware::observe)).with_state(app)
     }
 }
 
@@ -319,7 +327,7 @@ mod tests {
 
     #[test]
     fn the_description_has_the_paths_that_users_see() {
-        let document: Value = serde_json::from_slice(&table().document().json()).unwrap();
+        let document: Value = serde_json::from_slice(&table().document(Security::Open).json()).unwrap();
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(
             paths.iter().map(|(path, item)| (path.as_str(), item.as_object().unwrap().len())).collect::<Vec<_>>(),

@@ -54,8 +54,19 @@ pub struct OipLimits {
     pub request_bytes_max: u64,
     /// From the end of the request to its answer.
     pub request_timeout: Duration,
-    /// Clients may load and unload models.
-    pub model_control: bool,
+    /// Whether clients may load and unload models.
+    pub model_control: ModelControl,
+}
+
+/// Whether clients may load and unload models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelControl {
+    /// Here they may.
+    Here,
+    /// On another port they may.
+    OnAdminPort,
+    /// Nowhere.
+    Off,
 }
 
 /// One of the two faces of a model.
@@ -103,6 +114,12 @@ impl Oip {
     #[must_use]
     pub fn new(models: Models, phases: Phases, pool: PreparePool, limits: OipLimits) -> Self {
         Self { models, phases, pool, limits, changes: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The same protocol on another port, where clients may do this.
+    #[must_use]
+    pub fn with_model_control(&self, model_control: ModelControl) -> Self {
+        Self { limits: OipLimits { model_control, ..self.limits }, ..self.clone() }
     }
 
     /// The process answers.

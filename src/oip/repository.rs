@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{ErrorKind, Face, IMAGE_SUFFIX, Oip, OipError, Parameters, image_name};
+use super::{ErrorKind, Face, IMAGE_SUFFIX, ModelControl, Oip, OipError, Parameters, image_name};
 use crate::models::{Changes, LoadError, Models, State};
 
 /// One version of one face of a model.
@@ -78,14 +78,13 @@ impl Oip {
     /// [`OipError`] if not.
     pub fn may_change(&self) -> Result<(), OipError> {
         self.admit()?;
-        if self.limits.model_control {
-            return Ok(());
-        }
-        Err(OipError::new(
-            ErrorKind::Forbidden,
-            "model_control_off",
-            "clients may not load or unload models here; start the server with --model-control on",
-        ))
+        let instead = match self.limits.model_control {
+            ModelControl::Here => return Ok(()),
+            ModelControl::OnAdminPort => "ask the port of its operators, --admin-port",
+            ModelControl::Off => "start the server with --model-control on",
+        };
+        let message = format!("clients may not load or unload models here; {instead}");
+        Err(OipError::new(ErrorKind::Forbidden, "model_control_off", message))
     }
 
     async fn change(

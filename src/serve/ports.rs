@@ -7,16 +7,26 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::apis::Api;
-use crate::config::{HttpSettings, Settings, limits};
-use crate::edge::{self, ConnectionLimits, Drained, Http1, Http2, Http2Limits, Shared, Wire};
+use crate::config::{HttpSettings, SecuritySettings, Settings, limits};
+use crate::edge::{
+    self, ClientConnections, ConnectionLimits, Drained, Entrance, Http1, Http2, Http2Limits, Networks, Shared, Tls,
+    Wire,
+};
 use crate::grpc::{self, Grpc, GrpcLimits};
-use crate::http::{self, App};
+use crate::guard::Guard;
+use crate::http::{self, App, Side};
+
+/// The settings that choose the port of gRPC, and that of the operators.
+const GRPC: &str = "--host and --grpc-port, or leave grpc out of --apis";
+const ADMIN: &str = "--admin-host and --admin-port";
 
 /// Bound and not yet served: clients that connect wait.
 pub(super) struct Ports {
     http: Port,
     /// Only where that API is spoken.
     grpc: Option<Port>,
+    /// Only where operators have a port of their own.
+    admin: Option<Port>,
 }
 
 struct Port {
@@ -31,6 +41,8 @@ pub(super) struct Served {
     pub(super) http: SocketAddr,
     /// Where gRPC is spoken, if it is.
     pub(super) grpc: Option<SocketAddr>,
+    /// Where the operators' port is, if they have one.
+    pub(super) admin: Option<SocketAddr>,
     edges: Vec<JoinHandle<Drained>>,
 }
 
@@ -41,12 +53,22 @@ impl Ports {
     /// If one of them cannot be bound; the text names the setting.
     pub(super) async fn bind(settings: &Settings) -> anyhow::Result<Self> {
         let HttpSettings { host, http_port, apis, .. } = &settings.http;
-        let http = Port::bind(host, *http_port, "--http-port").await?;
+        let http = Port::bind(host, *http_port, "--host and --http-port").await?;
         let grpc = match apis.has(Api::Grpc) {
-            true => Some(Port::bind(host, settings.grpc_port(), "--grpc-port, or leave grpc out of --apis").await?),
+            true => Some(Port::bind(host, settings.grpc_port(), GRPC).await?),
             false => None,
         };
-        Ok(Self { http, grpc })
+        let security = &settings.security;
+        let admin = match security.admin_port {
+            Some(port) => Some(Port::bind(&security.admin_host, port, ADMIN).await?),
+            None => None,
+        };
+        Ok(Self { http, grpc, admin })
+    }
+
+    /// Where the operators' port will be.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|port| port.address)
     }
 
     /// Where HTTP will be spoken.
@@ -54,15 +76,37 @@ impl Ports {
         self.http.address
     }
 
-    /// Serves them.
-    pub(super) fn serve(self, settings: &Settings, app: &App, grpc: Grpc, shared: &Shared) -> Served {
+    /// Serves them: `app` and `grpc` to clients, `operators` on the port of these, if they have one.
+    pub(super) fn serve(
+        self,
+        settings: &Settings,
+        (app, operators, grpc): (&App, &App, Grpc),
+        shared: &Shared,
+        (guard, tls): (&Guard, Option<&Tls>),
+    ) -> Served {
         let (http, grpc_address) = (self.http.address, self.grpc.as_ref().map(|port| port.address));
-        let mut edges = vec![self.http.serve(Http1 { router: http::router(app) }, settings, shared)];
+        let admin = self.admin();
+        let side = if self.admin.is_some() { Side::Clients } else { Side::Everything };
+        let tells_peers = guard.asks_for_peers();
+        let entrance = Entrance {
+            limits: connection_limits(settings),
+            per_client: per_client(&settings.security),
+            tls: tls.cloned(),
+        };
+        let router = http::router(app, side);
+        let mut edges = vec![self.http.serve(Http1 { router, tells_peers }, entrance.clone(), settings, shared)];
+        if let Some(port) = self.admin {
+            // For probes and collectors, which no certificate has to fit; nobody is told apart there.
+            let entrance = Entrance { per_client: None, tls: None, ..entrance.clone() };
+            let router = http::router(operators, Side::Operators);
+            edges.push(port.serve(Http1 { router, tells_peers: false }, entrance, settings, shared));
+        }
         if let Some(port) = self.grpc {
             let limits = Http2Limits { calls_max: limits::GRPC_CONNECTION_CALLS_MAX };
-            edges.push(port.serve(Http2 { router: grpc::router(grpc), limits }, settings, shared));
+            let wire = Http2 { router: grpc::router(grpc), limits, tells_peers };
+            edges.push(port.serve(wire, entrance, settings, shared));
         }
-        Served { http, grpc: grpc_address, edges }
+        Served { http, grpc: grpc_address, admin, edges }
     }
 }
 
@@ -70,17 +114,16 @@ impl Port {
     async fn bind(host: &str, port: u16, other: &str) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((host, port))
             .await
-            .with_context(|| format!("listen on {host} port {port}; choose another with --host and {other}"))?;
+            .with_context(|| format!("listen on {host} port {port}; choose another with {other}"))?;
         let address = listener.local_addr().context("read the listener's address")?;
         Ok(Self { listener, address })
     }
 
-    fn serve(self, wire: impl Wire, settings: &Settings, shared: &Shared) -> JoinHandle<Drained> {
-        let (limits, grace) = (connection_limits(&settings.http), *settings.http.drain_grace);
-        let (phases, connections) = (shared.phases.clone(), shared.metrics.connections.clone());
-        shared.metrics.connections_max.add(i64::try_from(limits.connections_max).unwrap_or(i64::MAX));
+    fn serve(self, wire: impl Wire, entrance: Entrance, settings: &Settings, shared: &Shared) -> JoinHandle<Drained> {
+        let (phases, metrics) = (shared.phases.clone(), shared.metrics.clone());
+        metrics.connections_max.add(i64::try_from(entrance.limits.connections_max).unwrap_or(i64::MAX));
         // Joined by `drained`.
-        tokio::spawn(edge::serve(self.listener, wire, limits, phases, connections, grace))
+        tokio::spawn(edge::serve(self.listener, wire, entrance, phases, metrics, *settings.http.drain_grace))
     }
 }
 
@@ -109,10 +152,17 @@ pub(super) fn grpc_limits(settings: &Settings) -> GrpcLimits {
     }
 }
 
-fn connection_limits(http: &HttpSettings) -> ConnectionLimits {
+fn per_client(security: &SecuritySettings) -> Option<ClientConnections> {
+    let exempt = || Networks::new(security.trusted_proxy.clone());
+    security.connections_per_client.map(|max| ClientConnections { max, exempt: exempt() })
+}
+
+fn connection_limits(settings: &Settings) -> ConnectionLimits {
+    let http = &settings.http;
     ConnectionLimits {
         connections_max: http.connections_max,
         header_bytes_max: limits::HEADER_BYTES_MAX,
+        handshake_timeout: *settings.security.tls_handshake_timeout,
         header_timeout: *http.header_timeout,
         write_timeout: *http.write_timeout,
     }

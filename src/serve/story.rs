@@ -1,10 +1,11 @@
 //! What was decided at the start: one block that a person reads once, or one JSON line that an operator searches later.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::ports::Served;
+use super::secrets::Secrets;
 use crate::config::LogSetting;
 use crate::machine;
 use crate::models::Handle;
@@ -17,6 +18,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(super) struct Story {
     http: SocketAddr,
     grpc: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    scheme: &'static str,
+    access: String,
+    needs_key: bool,
     took: Duration,
     runtime: String,
     cores: String,
@@ -35,13 +40,22 @@ struct Model {
 }
 
 impl Story {
-    pub(super) fn new(ports: &Served, engines: &[Handle], found: &Found, took: Duration) -> Self {
+    pub(super) fn new(
+        (ports, secrets): (&Served, &Secrets),
+        engines: &[Handle],
+        found: &Found,
+        took: Duration,
+    ) -> Self {
         let cores = machine::cores();
         let version = found.version.map_or_else(|| "of unknown version".to_owned(), |version| version.to_string());
         let online = cores.online.map(|online| format!(" of {online} online")).unwrap_or_default();
         Self {
             http: ports.http,
             grpc: ports.grpc,
+            admin: ports.admin,
+            scheme: if secrets.tls().is_some() { "https" } else { "http" },
+            access: access(ports.http.ip(), Cover::of(secrets), secrets.keys().map(|keys| keys.ring().len())),
+            needs_key: secrets.keys().is_some(),
             took,
             runtime: format!("ONNX Runtime {version}, {} ({})", found.library.display(), found.source),
             cores: format!("{} usable{online} (affinity and cgroup quota counted)", cores.usable),
@@ -74,6 +88,9 @@ impl Story {
                 version = VERSION,
                 address = %self.http,
                 grpc = self.grpc.map(tracing::field::display),
+                admin = self.admin.map(tracing::field::display),
+                tls = self.scheme == "https",
+                access = self.access,
                 ready_seconds = self.took.as_secs_f64(),
                 runtime = self.runtime,
                 cores = self.cores,
@@ -85,10 +102,20 @@ impl Story {
 
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "residual {VERSION} ready at http://{} after {:.2} s", self.http, self.took.as_secs_f64())?;
+        write!(
+            f,
+            "residual {VERSION} ready at {}://{} after {:.2} s",
+            self.scheme,
+            self.http,
+            self.took.as_secs_f64()
+        )?;
         if let Some(grpc) = self.grpc {
             write!(f, "\n  {:<9} {grpc}", "grpc")?;
         }
+        if let Some(admin) = self.admin {
+            write!(f, "\n  {:<9} http://{admin}", "admin")?;
+        }
+        write!(f, "\n  {:<9} {}", "access", self.access)?;
         let server = [("runtime", &self.runtime), ("cores", &self.cores)];
         let models = self.models.iter().flat_map(|Model { model, recipe, provider, threads, .. }| {
             [("model", model), ("recipe", recipe), ("provider", provider), ("threads", threads)]
@@ -98,12 +125,64 @@ impl fmt::Display for Story {
         }
         let call = if self.models.is_empty() {
             // Models come with SageMaker's calls.
-            format!("curl -d '{{\"model_name\": \"NAME\", \"url\": \"DIRECTORY\"}}' http://{}/models", self.http)
+            format!(
+                "curl -d '{{\"model_name\": \"NAME\", \"url\": \"DIRECTORY\"}}' {}://{}/models",
+                self.scheme, self.http
+            )
         } else {
-            format!("curl --data-binary @photo.jpg http://{}/api/v1/classify", self.http)
+            let key = if self.needs_key { "-H \"Authorization: Bearer $KEY\" " } else { "" };
+            format!("curl {key}--data-binary @photo.jpg {}://{}/api/v1/classify", self.scheme, self.http)
         };
         write!(f, "\n  {:<9} {call}", "try")
     }
+}
+
+/// What protects the bytes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    /// Nothing here.
+    Open,
+    Tls,
+    /// TLS in which clients show a certificate as well.
+    MutualTls,
+}
+
+impl Cover {
+    fn of(secrets: &Secrets) -> Self {
+        match secrets.tls() {
+            None => Self::Open,
+            Some(tls) if tls.asks_clients() => Self::MutualTls,
+            Some(_) => Self::Tls,
+        }
+    }
+}
+
+/// Who can ask, in a line. What a balancer in front adds is not known here.
+fn access(http: IpAddr, cover: Cover, keys: Option<usize>) -> String {
+    let mut line = match http.is_loopback() {
+        true => "this machine alone".to_owned(),
+        false => "any machine that reaches this one".to_owned(),
+    };
+    line += match cover {
+        Cover::Open if http.is_loopback() => "",
+        Cover::Open => ", in the open",
+        Cover::Tls => ", under TLS",
+        Cover::MutualTls => ", under TLS, with a certificate of its own",
+    };
+    match keys {
+        Some(keys) => line += &format!(", with an API key ({})", count(keys, "key")),
+        None if http.is_loopback() || cover == Cover::MutualTls => {}
+        None => line += ", without an API key",
+    }
+    line += match (cover, keys) {
+        _ if http.is_loopback() => "",
+        (Cover::Open, None) => {
+            ": let only a balancer that has both connect, or set --tls-cert with --tls-key, and --api-keys-file"
+        }
+        (Cover::Open, Some(_)) => ": keys can be read on the way, unless a balancer in front has TLS",
+        (Cover::Tls | Cover::MutualTls, _) => "",
+    };
+    line
 }
 
 impl Model {
@@ -168,6 +247,32 @@ fn count(n: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_start_says_who_can_ask() {
+        let (here, everywhere) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0]));
+        let lines = [
+            access(here, Cover::Open, None),
+            access(here, Cover::Open, Some(1)),
+            access(everywhere, Cover::Open, None),
+            access(everywhere, Cover::Open, Some(2)),
+            access(everywhere, Cover::Tls, None),
+            access(everywhere, Cover::Tls, Some(2)),
+            access(everywhere, Cover::MutualTls, None),
+        ];
+        assert_eq!(
+            lines.join("\n"),
+            "this machine alone\n\
+             this machine alone, with an API key (1 key)\n\
+             any machine that reaches this one, in the open, without an API key: let only a balancer that has both connect, or \
+             set --tls-cert with --tls-key, and --api-keys-file\n\
+             any machine that reaches this one, in the open, with an API key (2 keys): keys can be read on the way, unless a \
+             balancer in front has TLS\n\
+             any machine that reaches this one, under TLS, without an API key\n\
+             any machine that reaches this one, under TLS, with an API key (2 keys)\n\
+             any machine that reaches this one, under TLS, with a certificate of its own"
+        );
+    }
 
     #[test]
     fn nouns_follow_their_number() {

@@ -43,6 +43,8 @@ pub struct Metrics {
     model_load_seconds: GaugeVec,
     /// Show Triton's names, too.
     triton: bool,
+    connections_refused: IntCounterVec,
+    tls_expiry: IntGaugeVec,
     /// Requests that are being answered now.
     pub requests_in_flight: IntGauge,
     /// Open client connections.
@@ -154,6 +156,23 @@ impl Metrics {
                 &["model", "version"],
             ),
             triton: false,
+            connections_refused: counter(
+                "residual_connections_refused_total",
+                "Connections that ended before their first request, by reason: client_full, handshake.",
+                &["reason"],
+            ),
+            // Without a series until there is a certificate: 0 would be one that expired long ago.
+            tls_expiry: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "residual_tls_certificate_expiry_seconds",
+                        "When the first of the server's certificates expires, in Unix time.",
+                    ),
+                    &[],
+                )
+                .expect("metric names are constants"),
+            ),
             requests_in_flight: gauge("residual_requests_in_flight", "Requests that are being answered now."),
             connections: gauge("residual_connections", "Open client connections."),
             connections_max: gauge("residual_connections_max", "Client connections that may be open."),
@@ -179,6 +198,16 @@ impl Metrics {
     pub fn request(&self, route: &str, model: &str, outcome: &str, duration: Duration) {
         self.requests.with_label_values(&[route, model, outcome]).inc();
         self.request_seconds.with_label_values(&[route]).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a connection that was closed before its first request: `client_full` or `handshake`.
+    pub fn connection_refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Tells when the server's certificate expires, in Unix time.
+    pub fn tls_expires(&self, unix_seconds: i64) {
+        self.tls_expiry.with_label_values::<&str>(&[]).set(unix_seconds);
     }
 
     /// Takes every series of a model off the page: one that a client added and removed again. Names that clients choose would

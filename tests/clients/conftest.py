@@ -23,7 +23,7 @@ def pytest_ignore_collect(collection_path, config):
 
 class Running(NamedTuple):
     process: subprocess.Popen
-    url: str  # http://host:port
+    url: str  # http://host:port, or https
     grpc: str | None  # host:port; none where gRPC is switched off
 
     @property
@@ -57,7 +57,7 @@ def served(*flags, command="serve", http_port=0, **environment):
     told = "".join(log)
     grpc = re.search(r"^ +grpc +(\S+)$", told, re.MULTILINE)
     try:
-        yield Running(process, re.search(r"ready at (http://\S+)", told).group(1), grpc and grpc.group(1))
+        yield Running(process, re.search(r"ready at (https?://\S+)", told).group(1), grpc and grpc.group(1))
     finally:
         process.send_signal(signal.SIGTERM)
         reader.join()

@@ -7,7 +7,7 @@ use walkdir::WalkDir;
 use crate::support::root;
 
 /// Each top-level module and the ones it may use.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     // For tests and cargo-fuzz only.
     ("fuzzing", &["config", "graph", "grpc", "http", "pipeline", "zoo"]),
     ("cli", &["config", "graph", "machine", "pipeline", "runtime", "serve", "shutdown", "telemetry", "tune", "zoo"]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "config",
             "edge",
             "grpc",
+            "guard",
             "http",
             "machine",
             "models",
@@ -30,10 +31,11 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "zoo",
         ],
     ),
-    ("config", &["apis", "pipeline", "zoo"]),
+    ("config", &["apis", "guard", "pipeline", "zoo"]),
     ("oip", &["models", "pipeline", "shutdown", "telemetry"]),
-    ("http", &["apis", "edge", "graph", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
-    ("grpc", &["edge", "oip", "pipeline", "shutdown", "telemetry"]),
+    ("http", &["apis", "edge", "graph", "guard", "models", "oip", "pipeline", "shutdown", "telemetry", "zoo"]),
+    ("grpc", &["edge", "guard", "oip", "pipeline", "shutdown", "telemetry"]),
+    ("guard", &["edge"]),
     ("edge", &["shutdown", "telemetry"]),
     ("models", &["machine", "pipeline", "telemetry", "zoo"]),
     ("zoo", &["graph", "pipeline"]),

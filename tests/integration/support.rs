@@ -54,6 +54,11 @@ impl TestServer {
         self.server.grpc_address().unwrap()
     }
 
+    /// The port of the operators.
+    pub(crate) fn admin_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server.admin_address().unwrap())
+    }
+
     pub(crate) async fn reload(&self) -> Changes {
         self.server.reload().await
     }

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 
+use crate::guard::Access;
 use crate::http::error::Ping;
 use crate::http::openapi::Operation;
 use crate::http::routes::Routes;
@@ -14,6 +15,7 @@ use crate::models::NotServed;
 pub(super) fn routes() -> Routes {
     let operation = Operation::new("ping", "Whether models answer, for SageMaker and TorchServe")
         .tag("health")
+        .access(Access::Probe)
         .ok::<Ping>("They do")
         .errors::<Ping>(&[503]);
     Routes::new().get("/ping", ping, operation)

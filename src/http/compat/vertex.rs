@@ -18,12 +18,14 @@ use super::document::{Document, Key, Parameters};
 use super::ping::ping;
 use super::{ASK_ERRORS, schema};
 use crate::apis::Api;
-use crate::http::App;
+use crate::guard::Access;
 use crate::http::asking::{self, Outcome, TOP_K_DEFAULT};
 use crate::http::error::{Ping, Problem, ProblemKind, V2Error};
+use crate::http::gate::{self, Gate};
 use crate::http::openapi::Operation;
 use crate::http::routes::Routes;
 use crate::http::upload::{self, Whole};
+use crate::http::{App, cors};
 use crate::models::Handle;
 use crate::pipeline::{Ask, Engine, Prediction};
 
@@ -41,12 +43,25 @@ pub struct VertexRoutes {
 pub(in crate::http) fn before(inner: Router, app: &App) -> Router {
     let Some(routes) = app.vertex.as_ref().filter(|_| app.apis.has(Api::Vertex)) else { return inner };
     let observe = middleware::from_fn_with_state(app.clone(), crate::http::middleware::observe);
+    let gate = app.guard.is_on().then(|| {
+        let gate = Gate::of_one(&app.guard, &routes.health, Access::Probe);
+        middleware::from_fn_with_state(gate, gate::pass)
+    });
+    let cors = cors::layer(&app.origins);
     let around = |methods: MethodRouter<App>| -> MethodRouter {
         // The router would take the path that was matched here for a prefix of its own.
         let unmatched = inner.clone().map_request(|mut request: Request| {
             request.extensions_mut().remove::<MatchedPath>();
             request
         });
+        let methods = match &gate {
+            Some(gate) => methods.layer(gate.clone()),
+            None => methods,
+        };
+        let methods = match &cors {
+            Some(cors) => methods.layer(cors.clone()),
+            None => methods,
+        };
         methods.layer(observe.clone()).fallback_service(unmatched).with_state(app.clone())
     };
     let router = if routes.predict == routes.health {
@@ -61,7 +76,10 @@ pub(in crate::http) fn before(inner: Router, app: &App) -> Router {
 pub(super) fn described(app: &App) -> Routes {
     let Some(routes) = &app.vertex else { return Routes::new() };
     let look = |id, summary| Operation::new(id, summary).tag("vertex");
-    let health = look("vertexHealth", "Whether models answer").ok::<Ping>("They do").errors::<Ping>(&[503]);
+    let health = look("vertexHealth", "Whether models answer")
+        .ok::<Ping>("They do")
+        .errors::<Ping>(&[503])
+        .access(Access::Probe);
     let predict = look("vertexPredict", "Classify images as Vertex AI's clients ask for it")
         .description("One instance that fails fails the request.")
         .body::<schema::Rows>("application/json")

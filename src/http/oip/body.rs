@@ -14,7 +14,7 @@ use crate::http::forms;
 use crate::oip::{Datatype, Face, InferRequest, OipError, Parameter, Parameters, Tensor, WantedOutput, tensor};
 
 /// The bytes of JSON before the tensors, told beside the body.
-pub(super) const HEADER_LENGTH: &str = "inference-header-content-length";
+pub(in crate::http) const HEADER_LENGTH: &str = "inference-header-content-length";
 /// What a value in JSON may grow to: `0,` is two bytes, and eight as FP64.
 const GROWTH_MAX: u64 = 4;
 

@@ -21,16 +21,18 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(super) use body::JsonPart;
+pub(super) use body::{HEADER_LENGTH, JsonPart};
 pub(super) use infer::rendered;
-pub(super) use routes::routes;
+pub(super) use routes::{administration, control_routes, probes, routes};
 
-use super::App;
 use super::error::{Problem, ProblemKind};
 use super::limits::HttpLimits;
 use super::middleware::Report;
 use super::upload::{self, Whole};
-use crate::oip::{IndexEntry, ModelConfig, ModelMetadata, ModelStatistics, Oip, OipError, Parameters, ServerMetadata};
+use super::{App, cors};
+use crate::oip::{
+    ErrorKind, IndexEntry, ModelConfig, ModelMetadata, ModelStatistics, Oip, OipError, Parameters, ServerMetadata,
+};
 
 /// The process answers.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -178,7 +180,7 @@ async fn model_ready_version(State(app): State<App>, path: Named<(String, String
 /// A model that nobody knows is an error; one that is known and does not answer is not ready.
 fn readiness(oip: &Oip, name: &str, version: Option<&str>) -> Result<Response, V2Problem> {
     match oip.face(name, version) {
-        Err(error) if error.kind == crate::oip::ErrorKind::NotFound => Err(error.into()),
+        Err(error) if error.kind == ErrorKind::NotFound => Err(error.into()),
         _ => {
             let ready = oip.is_model_ready(name, version);
             Ok(with_readiness(ready, Json(ModelReady { name: name.to_owned(), ready })))
@@ -238,7 +240,12 @@ async fn unload(State(app): State<App>, path: Named<String>, request: Request) -
 
 /// Whoever may not change what is served need not say how.
 async fn permitted(app: &App, request: Request) -> Result<ControlRequest, Problem> {
-    if let Err(error) = app.oip.may_change() {
+    let foreign = || {
+        let message = "a web page of another origin may not load or unload models; name its origin with --cors-origin";
+        Err(OipError::new(ErrorKind::Forbidden, "cross_origin", message))
+    };
+    let is_foreign = cors::is_foreign(request.headers(), &app.origins);
+    if let Err(error) = app.oip.may_change().and_then(|()| if is_foreign { foreign() } else { Ok(()) }) {
         upload::refuse(request);
         return Err(error.into());
     }

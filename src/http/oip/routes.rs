@@ -4,6 +4,7 @@ use super::document::Document;
 use super::infer::{infer, infer_version};
 use super::render::InferAnswer;
 use super::*;
+use crate::guard::Access;
 use crate::http::error::V2Error;
 use crate::http::openapi::Operation;
 use crate::http::routes::Routes;
@@ -51,31 +52,18 @@ pub(in crate::http) fn routes() -> Routes {
                  how many bytes of it are JSON; with 0 the body is the model's one input for a batch of one: of NAME_image a \
                  photo as it is. Bodies may be compressed with gzip or deflate.",
             )
-            .header::<u64>(body::HEADER_LENGTH, "Bytes of JSON before the binary tensors; without it, all are")
+            .header::<u64>(HEADER_LENGTH, "Bytes of JSON before the binary tensors; without it, all are")
             .body::<Document<'_>>("application/json")
             .body_bytes("application/octet-stream")
             .ok::<InferAnswer<'_>>("The outputs; those that were asked for as binary follow the JSON")
             .ok_bytes("application/octet-stream", "JSON, and the binary outputs behind it")
-            .ok_header(body::HEADER_LENGTH, "Bytes of JSON before the binary outputs")
+            .ok_header(HEADER_LENGTH, "Bytes of JSON before the binary outputs")
             .errors::<V2Error>(&INFER_ERRORS)
-    };
-    let control = |id, summary| {
-        look(id, summary)
-            .body::<ControlRequest>("application/json")
-            .body_optional()
-            .ok_empty("Done")
-            .errors::<V2Error>(&[403, 404, 422])
-            .errors::<V2Error>(&BODY_ERRORS)
     };
     Routes::new()
         .get("/v2", server_metadata, server("v2Server"))
         .get("/v2/", server_metadata, server("v2ServerSlash"))
-        .get("/v2/health/live", live, look("v2Live", "The process answers").ok::<Live>("It does"))
-        .get(
-            "/v2/health/ready",
-            ready,
-            look("v2Ready", "The models are warm").ok::<Ready>("They are").errors::<Ready>(&[503]),
-        )
+        .merge(probes())
         .get("/v2/models", models, look("v2Models", "The names that answer").ok::<ModelNames>("Names"))
         .get("/v2/models/stats", all_statistics, statistics("v2AllStatistics"))
         .get("/v2/models/{name}", metadata_newest, metadata("v2Metadata"))
@@ -88,15 +76,50 @@ pub(in crate::http) fn routes() -> Routes {
         .get("/v2/models/{name}/versions/{version}/stats", statistics_version, statistics("v2StatisticsVersion"))
         .post("/v2/models/{name}/infer", infer, infer_of("v2Infer"))
         .post("/v2/models/{name}/versions/{version}/infer", infer_version, infer_of("v2InferVersion"))
-        .post(
-            "/v2/repository/index",
-            index,
-            look("v2Index", "Every version of every model, with its state")
-                .body::<IndexRequest>("application/json")
-                .body_optional()
-                .ok::<Vec<IndexEntry>>("The list")
-                .errors::<V2Error>(&BODY_ERRORS),
-        )
+        .merge(index_route())
+}
+
+/// Whether the server answers.
+pub(in crate::http) fn probes() -> Routes {
+    let probe = |id, summary| Operation::new(id, summary).tag("v2").access(Access::Probe);
+    Routes::new().get("/v2/health/live", live, probe("v2Live", "The process answers").ok::<Live>("It does")).get(
+        "/v2/health/ready",
+        ready,
+        probe("v2Ready", "The models are warm").ok::<Ready>("They are").errors::<Ready>(&[503]),
+    )
+}
+
+/// What there is to load and unload.
+fn index_route() -> Routes {
+    Routes::new().post(
+        "/v2/repository/index",
+        index,
+        Operation::new("v2Index", "Every version of every model, with its state")
+            .tag("v2")
+            .body::<IndexRequest>("application/json")
+            .body_optional()
+            .ok::<Vec<IndexEntry>>("The list")
+            .errors::<V2Error>(&BODY_ERRORS),
+    )
+}
+
+/// Loading and unloading, and what there is to load.
+pub(in crate::http) fn administration() -> Routes {
+    control_routes().merge(index_route())
+}
+
+/// Loading and unloading.
+pub(in crate::http) fn control_routes() -> Routes {
+    let control = |id, summary| {
+        Operation::new(id, summary)
+            .tag("v2")
+            .body::<ControlRequest>("application/json")
+            .body_optional()
+            .ok_empty("Done")
+            .errors::<V2Error>(&[403, 404, 422])
+            .errors::<V2Error>(&BODY_ERRORS)
+    };
+    Routes::new()
         .post(
             "/v2/repository/models/{name}/load",
             load,

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::operation::{Answer, Operation, Parameter, Place};
 use super::schemas::{Schemas, Way};
+use crate::guard::Access;
 use crate::http::routes::Route;
 use crate::http::template::Template;
 
@@ -31,6 +32,18 @@ const PATH_PARTS: [(&str, &str, &str); 2] = [
     ("version", "Version of the model, as `GET /api/v1/models` lists it.", "1"),
 ];
 
+/// The name of the keys among the ways to show who one is.
+const KEY: &str = "key";
+
+/// What clients need to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Security {
+    /// Nothing.
+    Open,
+    /// A key, for all that is not open to everybody.
+    Keys,
+}
+
 /// The description, ready to send, and what the index shows of it.
 #[derive(Debug)]
 pub(in crate::http) struct Document {
@@ -40,8 +53,8 @@ pub(in crate::http) struct Document {
 }
 
 impl Document {
-    /// Describes all of `routes`.
-    pub(in crate::http) fn of(routes: &[Route]) -> Self {
+    /// Describes all of `routes`; with keys, which of them need one.
+    pub(in crate::http) fn of(routes: &[Route], security: Security) -> Self {
         let mut schemas = Schemas::new();
         let mut paths = Map::new();
         let mut requests = Vec::new();
@@ -50,7 +63,11 @@ impl Document {
             let (path, method) = (template.described(), method.as_str().to_lowercase());
             let here = format!("/paths/{}/{method}", path.replace('~', "~0").replace('/', "~1"));
             requests.extend([format!("{here}/parameters"), format!("{here}/requestBody")]);
-            let operation = described(operation, &template, &mut schemas);
+            let is_open = matches!(operation.access, Access::Probe | Access::Description);
+            let mut operation = described(operation, &template, &mut schemas);
+            if security == Security::Keys && is_open {
+                operation["security"] = json!([]);
+            }
             let item = paths.entry(path).or_insert_with(|| json!({}));
             item[method] = operation;
         }
@@ -71,6 +88,11 @@ impl Document {
             "paths": paths,
         });
         schemas.finish(&mut document, &requests);
+        if security == Security::Keys {
+            let key = json!({ "type": "http", "scheme": "bearer", "description": "A key that the operator gave out." });
+            document["components"]["securitySchemes"] = json!({ KEY: key });
+            document["security"] = json!([{ KEY: [] }]);
+        }
         let index = routes
             .iter()
             .map(|route| {

@@ -7,6 +7,6 @@ mod packed;
 mod page;
 mod schemas;
 
-pub(super) use document::Document;
+pub(super) use document::{Document, Security};
 pub(super) use operation::Operation;
 pub(super) use page::routes;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use crate::guard::Access;
 use crate::http::error::{ProblemBody, ProblemKind};
 
 /// One operation. Written next to its route, read by [`super::Document`].
@@ -19,6 +20,7 @@ pub(in crate::http) struct Operation {
     pub(super) bodies: Vec<(&'static str, Content)>,
     pub(super) body_needed: bool,
     pub(super) answers: BTreeMap<u16, Answer>,
+    pub(in crate::http) access: Access,
 }
 
 /// A value in the path, the query or a header.
@@ -80,6 +82,7 @@ impl Operation {
             bodies: Vec::new(),
             body_needed: true,
             answers: BTreeMap::new(),
+            access: Access::Use,
         }
     }
 
@@ -92,6 +95,12 @@ impl Operation {
     /// The group it is shown in: one of those in `document.rs`.
     pub(in crate::http) fn tag(mut self, tag: &'static str) -> Self {
         self.tag = tag;
+        self
+    }
+
+    /// Who may ask, where that is not everybody with a key.
+    pub(in crate::http) fn access(mut self, access: Access) -> Self {
+        self.access = access;
         self
     }
 

@@ -13,6 +13,7 @@ use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED as ARCHIVE;
 
 use super::packed::Packed;
 use super::{Document, Operation};
+use crate::guard::Access;
 use crate::http::error::{Problem, ProblemKind};
 use crate::http::routes::Routes;
 
@@ -50,7 +51,7 @@ const CSS: &str = "text/css; charset=utf-8";
 
 /// The routes that show the description.
 pub(in crate::http) fn routes() -> Routes {
-    let shown = |id, summary| Operation::new(id, summary).tag("description");
+    let shown = |id, summary| Operation::new(id, summary).tag("description").access(Access::Description);
     Routes::new()
         .get(
             "/openapi.json",

@@ -16,27 +16,35 @@ use prost::Message;
 use residual::grpc::proto::ModelInferRequest;
 use residual::grpc::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
 use residual::grpc::proto::model_infer_request::InferInputTensor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::body::Body;
 
-pub(super) const MODEL: &str = "resnet20-cifar10";
-pub(super) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
-pub(super) const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+pub(crate) const MODEL: &str = "resnet20-cifar10";
+pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+pub(crate) const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 /// One HTTP/2 connection. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Connection(SendRequest<Body>);
+pub(crate) struct Connection(SendRequest<Body>);
 
 impl Connection {
-    pub(super) async fn open(address: SocketAddr) -> (Self, JoinHandle<()>) {
+    pub(crate) async fn open(address: SocketAddr) -> (Self, JoinHandle<()>) {
         Self::with(address, &Builder::new(TokioExecutor::new())).await
     }
 
     /// The task ends with the connection.
-    pub(super) async fn with(address: SocketAddr, builder: &Builder<TokioExecutor>) -> (Self, JoinHandle<()>) {
-        let stream = TcpStream::connect(address).await.unwrap();
+    pub(crate) async fn with(address: SocketAddr, builder: &Builder<TokioExecutor>) -> (Self, JoinHandle<()>) {
+        Self::over(TcpStream::connect(address).await.unwrap(), builder).await
+    }
+
+    /// The same over whatever carries bytes.
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        builder: &Builder<TokioExecutor>,
+    ) -> (Self, JoinHandle<()>) {
         let (send, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
         let ended = tokio::spawn(async move {
             let _ = connection.await;
@@ -45,7 +53,7 @@ impl Connection {
     }
 
     /// Sends a call whose body is these pieces, as they come.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &mut self,
         path: &str,
         headers: &[(&str, &str)],
@@ -63,7 +71,7 @@ impl Connection {
     }
 
     /// The status of such a call, and its sentence.
-    pub(super) async fn status(
+    pub(crate) async fn status(
         &mut self,
         path: &str,
         headers: &[(&str, &str)],
@@ -92,17 +100,17 @@ impl tower::Service<Request<Body>> for Connection {
     }
 }
 
-pub(super) fn origin() -> hyper::Uri {
+pub(crate) fn origin() -> hyper::Uri {
     "http://residual".parse().unwrap()
 }
 
 /// A client of the inference service.
-pub(super) async fn client(address: SocketAddr) -> GrpcInferenceServiceClient<Connection> {
+pub(crate) async fn client(address: SocketAddr) -> GrpcInferenceServiceClient<Connection> {
     GrpcInferenceServiceClient::with_origin(Connection::open(address).await.0, origin())
 }
 
 /// A message with its head.
-pub(super) fn framed(message: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     let mut framed = vec![0];
     framed.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend_from_slice(message);
@@ -110,22 +118,22 @@ pub(super) fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 /// The whole body of a call with one message.
-pub(super) fn whole(message: &impl Message) -> impl Stream<Item = Bytes> + Send + 'static {
+pub(crate) fn whole(message: &impl Message) -> impl Stream<Item = Bytes> + Send + 'static {
     pieces([framed(&message.encode_to_vec())])
 }
 
 /// A body of these pieces, and then its end.
-pub(super) fn pieces(pieces: impl IntoIterator<Item = Vec<u8>>) -> impl Stream<Item = Bytes> + Send + 'static {
+pub(crate) fn pieces(pieces: impl IntoIterator<Item = Vec<u8>>) -> impl Stream<Item = Bytes> + Send + 'static {
     futures_util::stream::iter(pieces.into_iter().map(Bytes::from).collect::<Vec<_>>())
 }
 
 /// A body of these pieces, and then silence.
-pub(super) fn stalling(first: impl IntoIterator<Item = Vec<u8>>) -> impl Stream<Item = Bytes> + Send + 'static {
+pub(crate) fn stalling(first: impl IntoIterator<Item = Vec<u8>>) -> impl Stream<Item = Bytes> + Send + 'static {
     pieces(first).chain(futures_util::stream::pending())
 }
 
 /// A body of these pieces, which ends when `end` does.
-pub(super) fn until(
+pub(crate) fn until(
     first: impl IntoIterator<Item = Vec<u8>>,
     end: oneshot::Receiver<Infallible>,
 ) -> impl Stream<Item = Bytes> + Send + 'static {
@@ -133,7 +141,7 @@ pub(super) fn until(
 }
 
 /// So many samples for the built-in model, each of one value.
-pub(super) fn samples(values: &[f32]) -> ModelInferRequest {
+pub(crate) fn samples(values: &[f32]) -> ModelInferRequest {
     let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes().repeat(3 * 32 * 32)).collect();
     let input = input("input", "FP32", &[i64::try_from(values.len()).unwrap(), 3, 32, 32]);
     ModelInferRequest {
@@ -145,7 +153,7 @@ pub(super) fn samples(values: &[f32]) -> ModelInferRequest {
 }
 
 /// Photos for the photo side of the built-in model.
-pub(super) fn photos(photos: &[&[u8]]) -> ModelInferRequest {
+pub(crate) fn photos(photos: &[&[u8]]) -> ModelInferRequest {
     let mut raw = Vec::new();
     for photo in photos {
         raw.extend_from_slice(&u32::try_from(photo.len()).unwrap().to_le_bytes());
@@ -159,7 +167,7 @@ pub(super) fn photos(photos: &[&[u8]]) -> ModelInferRequest {
     }
 }
 
-pub(super) fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
+pub(crate) fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
     InferInputTensor {
         name: name.to_owned(),
         datatype: datatype.to_owned(),

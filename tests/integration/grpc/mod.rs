@@ -1,7 +1,7 @@
 //! The Open Inference Protocol over gRPC, from outside.
 
 mod bounds;
-mod client;
+pub(crate) mod client;
 mod infer;
 mod life;
 mod traces;

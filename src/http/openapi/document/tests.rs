@@ -2,14 +2,15 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::http::{App, MultiModel, VertexRoutes};
+use super::Security;
+use crate::http::{App, MultiModel, Side, VertexRoutes};
 
 /// The description of every API there is, those of platforms as well.
 fn document() -> Value {
     let multi_model = MultiModel { root: "/opt/ml/models".into() };
     let vertex = VertexRoutes { predict: "/vertex/predict".to_owned(), health: "/vertex/health".to_owned() };
     let app = App::empty().on_platform(Some(multi_model), Some(vertex));
-    serde_json::from_slice(&crate::http::routes(&app).document().json()).unwrap()
+    serde_json::from_slice(&crate::http::routes(&app, Side::Everything).document(Security::Open).json()).unwrap()
 }
 
 /// Every operation, with its method and path.
