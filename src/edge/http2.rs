@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 
 use super::calls::{Call, Calls, Overdue};
 use super::closing::Closing;
+use super::guests::Open;
 use super::limits::ConnectionLimits;
 use super::listener::Wire;
 use super::peer::Peer;
@@ -77,22 +78,24 @@ impl Wire for Http2 {
         let calls = Calls::new(Instant::now());
         let first = Arc::new(Notify::new());
         let service = {
-            let (router, calls, first) = (self.router, calls.clone(), Arc::clone(&first));
+            let (router, calls, first, traffic) = (self.router, calls.clone(), Arc::clone(&first), closing.traffic());
             let peer = self.tells_peers.then_some(peer);
             service_fn(move |mut request: Request<Incoming>| {
-                let call = calls.begin();
+                let (call, open) = (calls.begin(), traffic.begin());
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(peer);
                 }
                 first.notify_one();
                 let answered = router.clone().oneshot(request.map(Body::new));
-                async move { Ok::<_, std::convert::Infallible>(answered.await?.map(|body| Answer::new(body, call))) }
+                async move { Ok::<_, std::convert::Infallible>(answered.await?.map(|body| Answer::new(body, call, open))) }
             })
         };
         let header_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.calls_max)
+            // Clients that share a connection may give up together, after a stall of this process say. More is an attack.
+            .max_pending_accept_reset_streams(usize::try_from(self.limits.calls_max).ok())
             .max_header_list_size(header_bytes_max)
             .initial_stream_window_size(CALL_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -147,11 +150,12 @@ struct Answer {
     /// What is left of the frame that was taken from `body` last.
     rest: Bytes,
     call: Call,
+    _open: Open,
 }
 
 impl Answer {
-    fn new(body: Body, call: Call) -> Self {
-        Self { body, rest: Bytes::new(), call }
+    fn new(body: Body, call: Call, open: Open) -> Self {
+        Self { body, rest: Bytes::new(), call, _open: open }
     }
 }
 

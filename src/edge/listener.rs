@@ -1,7 +1,7 @@
 //! Connections: accepted under a bound, served as their port's [`Wire`] says, all closed gently at the end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::closing::{Closing, Closings};
+use super::guests::{Guest, Guests};
 use super::limits::ConnectionLimits;
 use super::peer::Peer;
 use super::places::{ClientConnections, NoPlace, Place, Places};
@@ -48,6 +49,33 @@ pub struct Entrance {
 /// core until some connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two idle connections that are asked to make room for the same client.
+const ROOM_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Between two lines in the log about connections that cannot be accepted.
+const FAILURES_LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// Failures to accept, told of now and then: out of descriptors, each try fails until some connection ends.
+#[derive(Debug, Default)]
+struct Failures {
+    logged: Option<Instant>,
+}
+
+impl Failures {
+    fn note(&mut self, error: &std::io::Error, now: Instant) {
+        if self.logged.is_none_or(|logged| now.duration_since(logged) >= FAILURES_LOG_PAUSE) {
+            self.logged = Some(now);
+            tracing::warn!(%error, "failed to accept connections; trying on");
+        }
+    }
+
+    fn end(&mut self) {
+        if self.logged.take().is_some() {
+            tracing::info!("connections are accepted again");
+        }
+    }
+}
+
 /// How the last connections ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drained {
@@ -74,16 +102,17 @@ pub async fn serve(
     let closings = Closings::new();
     let of_clients = entrance.per_client.map(Places::new);
     let Entrance { limits, tls, .. } = entrance;
-    let accept = Acceptor { listener, wire, limits, tls, places, of_clients, metrics };
+    let guests = Guests::default();
+    let accept = Acceptor { listener, wire, limits, tls, places, of_clients, guests, metrics };
     tokio::select! {
-        () = accept.run(|| closings.when_asked()) => {}
+        () = accept.run(|guest| closings.when_asked(guest)) => {}
         () = phases.reached(Phase::Draining) => {}
     }
     // What was sent before the drain and still lies in a socket is read now, and answered with a refusal. hyper would
     // close such a connection without a word.
     let settled = tokio::time::sleep(DRAIN_SETTLE_TIME);
     tokio::select! {
-        () = accept.run(|| closings.when_asked()) => {}
+        () = accept.run(|guest| closings.when_asked(guest)) => {}
         () = settled => {}
     }
     tokio::select! {
@@ -103,6 +132,7 @@ struct Acceptor<W> {
     tls: Option<Tls>,
     places: Arc<Semaphore>,
     of_clients: Option<Places>,
+    guests: Guests,
     metrics: Metrics,
 }
 
@@ -115,25 +145,45 @@ struct Held {
 
 impl<W: Wire> Acceptor<W> {
     /// Accepts for ever; `closing` tells each connection when to end.
-    async fn run(&self, closing: impl Fn() -> Closing) {
+    async fn run(&self, closing: impl Fn(Guest) -> Closing) {
+        let mut failures = Failures::default();
         loop {
-            // The place comes first: above the bound, clients wait in the backlog and cost this process nothing.
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, address)) => {
+                    failures.end();
                     let peer = Peer::of(address.ip());
                     match self.of_clients.as_ref().map(|places| places.take(peer)).transpose() {
-                        Ok(of_client) => self.spawn(stream, peer, place, of_client.flatten(), closing()),
+                        Ok(of_client) => {
+                            let place = self.place().await;
+                            self.spawn(stream, peer, place, of_client.flatten(), closing(self.guests.enter()));
+                        }
                         // Closed without a word: an answer would cost more than it tells.
                         Err(NoPlace) => self.metrics.connection_refused("client_full"),
                     }
                 }
                 Err(error) if is_about_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "failed to accept a connection; trying again");
+                    failures.note(&error, Instant::now());
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// A place for a client that is there. Above the bound, one client at a time waits here and the others in the backlog, which
+    /// costs this process nothing, while those that are idle are asked to go.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        let mut taken = std::pin::pin!(Arc::clone(&self.places).acquire_owned());
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                biased;
+                place = &mut taken => return place.expect("the places are never closed"),
+                () = tokio::time::sleep(ROOM_INTERVAL), if asked => {}
+                () = std::future::ready(()), if !asked => {}
+            }
+            asked = true;
+            self.guests.make_room(Instant::now());
         }
     }
 

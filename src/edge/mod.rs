@@ -3,6 +3,7 @@
 
 mod calls;
 mod closing;
+mod guests;
 mod hardening;
 mod http1;
 mod http2;
