@@ -1,5 +1,6 @@
 //! What this process may use of the machine.
 
+pub mod files;
 pub mod heap;
 pub mod memory;
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytesize::ByteSize;
 
+use crate::apis::Api;
 use crate::config::{
     BatchSettings, ExifSetting, HttpSettings, ImageSettings, ModelControl, PlatformSettings, RuntimeSettings, Settings,
     TellingSettings,
@@ -60,6 +61,7 @@ const EXIT_INTERRUPTED: i32 = 130;
 /// Whatever keeps the server from starting; the text names the file or setting and the fix.
 pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    tell_of_few_files(settings, machine::files::raise_limit());
     let cores = machine::cores();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.usable.clamp(1, ASYNC_THREADS_MAX))
@@ -71,6 +73,22 @@ pub fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     // A load that a signal interrupted may still run on a blocking thread; the process does not wait for it.
     runtime.shutdown_background();
     result
+}
+
+/// Files that are open beside connections: libraries, models that are read, the log.
+const FILES_BESIDE_CONNECTIONS: u64 = 64;
+
+/// Warns where the bound on connections is none: the process will be out of files first.
+fn tell_of_few_files(settings: &Settings, files_max: Option<u64>) {
+    let ports = 1 + u64::from(settings.http.apis.has(Api::Grpc)) + u64::from(settings.security.admin_port.is_some());
+    let wanted = u64::try_from(settings.http.connections_max).unwrap_or(u64::MAX).saturating_mul(ports);
+    if let Some(files_max) = files_max.filter(|files| *files < wanted.saturating_add(FILES_BESIDE_CONNECTIONS)) {
+        tracing::warn!(
+            files_max,
+            "this process may open {files_max} files, too few for {wanted} connections on {ports} ports: lower \
+             --connections-max, or raise the limit (ulimit -n)"
+        );
+    }
 }
 
 async fn run_until_signal(settings: &Settings, started: Instant) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 pub mod classify;
 pub mod convert;
+mod health;
 pub mod inspect;
 mod model_folder;
 pub mod preprocess;
@@ -36,6 +37,10 @@ enum Command {
     /// Every setting is a flag, a RESIDUAL_* variable and a key of the TOML file given with --config; a flag wins over a
     /// variable, a variable over the file, the file over the default.
     Serve(Box<serve::ServeArgs>),
+    /// Ask the server on this machine whether it is ready, or alive.
+    ///
+    /// Exits with 0 if it is, with 1 if it is not or does not answer: for the health checks of containers.
+    Health(health::HealthArgs),
     /// Classify images from files, folders or standard input.
     Classify(classify::ClassifyArgs),
     /// Download a pretrained ResNet by name, or from the Hugging Face hub.
@@ -80,6 +85,7 @@ fn dispatch(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     match Cli::from_arg_matches(&matches)?.command {
         // Settings may come from a file as well: serve parses its own arguments again with the file's below them.
         Command::Serve(_) => serve::run(arguments),
+        Command::Health(args) => health::run(&args),
         Command::Classify(args) => classify::run(&args),
         Command::Pull(args) => pull::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Inspect(args) => inspect::run(&args).map(|()| ExitCode::SUCCESS),

@@ -20,15 +20,30 @@ pub(super) struct ServeArgs {
     print_config: bool,
 }
 
-/// Runs `residual serve` with `arguments`, the whole command line.
-pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+/// Settings with all their places, and what they come from.
+struct Gathered {
+    settings: Settings,
+    matches: ArgMatches,
+    from_file: Vec<OsString>,
+    from_platform: Vec<(platform::Decision, OsString)>,
+}
+
+/// The settings of a server that is started here and now without flags.
+pub(super) fn settings_of_environment() -> anyhow::Result<Settings> {
+    Ok(gather(&["residual".into(), "serve".into()])?.settings)
+}
+
+/// A variable that is set to nothing counts as unset.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn gather(arguments: &[OsString]) -> anyhow::Result<Gathered> {
     let matches = serve_matches(arguments)?;
     let from_file = match matches.get_one::<std::path::PathBuf>("config") {
         Some(path) => file::flags(path, &super::settings_command(), &matches)?,
         None => Vec::new(),
     };
-    // A variable that is set to nothing counts as unset.
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let decisions = platform::decide(variable, std::path::Path::is_dir);
     let from_platform = platform::flags(decisions, &super::settings_command(), &matches, &from_file)?;
     // Their flags are added to the command line's; none is in both, since what was given was left out.
@@ -37,6 +52,12 @@ pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
     let matches = serve_matches(&all)?;
     let settings = super::settings_from(&matches)?;
     settings.check()?;
+    Ok(Gathered { settings, matches, from_file, from_platform })
+}
+
+/// Runs `residual serve` with `arguments`, the whole command line.
+pub(super) fn run(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    let Gathered { settings, matches, from_file, from_platform } = gather(arguments)?;
     if matches.get_flag("print_config") {
         std::io::stdout()
             .write_all(file::print(&super::settings_command(), &matches, &from_file, &from_platform).as_bytes())?;

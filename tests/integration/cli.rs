@@ -279,3 +279,28 @@ fn runtime_names_the_cuda_libraries_and_what_brings_them() {
     let wrong = runtime(&["install", "openvino", "--no-cuda-libraries"]);
     assert!(text(&wrong.stderr).contains("only cuda brings the CUDA libraries"), "{}", text(&wrong.stderr));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_how_the_server_is_and_so_does_its_exit_code() {
+    let server = crate::support::TestServer::bind(&[]).await;
+    let ask = async |arguments: &[&str], server: &str| {
+        let mut command = residual(arguments);
+        command.arg("--url").arg(server);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let url = server.url("");
+    let (code, _, error) = ask(&["health"], &url).await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("/health/ready answers 503") && error.contains("not_ready"), "{error}");
+    assert_eq!(ask(&["health", "--live"], &url).await.0, Some(0));
+    server.load().await;
+    let (code, output, error) = ask(&["health"], &url).await;
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert!(output.contains("/health/ready answers 200") && output.contains("ready"), "{output}");
+    drop(server);
+    // A port that nobody listens on.
+    let (code, _, error) = ask(&["health"], "http://127.0.0.1:1").await;
+    assert_eq!(code, Some(1));
+    assert!(error.contains("is the server there"), "{error}");
+}

@@ -319,3 +319,53 @@ fn climbing_weights(folder: &Path) -> String {
     std::fs::write(target.join("model.onnx"), file.encode_to_vec()).unwrap();
     target.to_str().unwrap().to_owned()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_the_runtime_throws_on_fails_alone_and_makes_no_server_unready() {
+    let server = TestServer::start(&["--model", &model("throws-on-white")]).await;
+    let (white, red) = (solid_png(4, 4, [255, 255, 255]), solid_png(4, 4, [255, 0, 0]));
+    let part = |bytes: &Vec<u8>| Part::bytes(bytes.clone()).file_name("x.png");
+    // All of a form may well be one batch.
+    for _ in 0..4 {
+        let form = (0..8).fold(Form::new(), |form, n| form.part("image", part(if n % 2 == 0 { &red } else { &white })));
+        let answer = send(server.post("/api/v1/classify").multipart(form)).await;
+        for n in 0..8 {
+            let result = &answer.json["results"][n];
+            match n % 2 {
+                0 => assert_eq!(result["predictions"][0]["label"], "red", "{n}: {}", answer.json),
+                _ => assert_eq!(result["error"]["code"], "inference_failed", "{n}: {}", answer.json),
+            }
+        }
+    }
+    // More failed runs than make a model ill, if its own picture failed as well.
+    for _ in 0..12 {
+        server.classify(white.clone()).await.assert_problem(500, "inference_failed");
+    }
+    server.watched(server.until_metric("residual_model_healthy{model=\"throws-on-white\",version=\"1\"}", 1.0)).await;
+    assert_eq!(server.get("/health/ready").await.status, 200);
+    assert_eq!(server.classify(red).await.label(), "red");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_hangs_is_stopped_and_the_model_answers_again() {
+    let model = model("hangs-on-white");
+    let server = TestServer::start(&["--model", &model, "--request-timeout", "1s", "--stuck-after", "1500ms"]).await;
+    let (white, red) = (solid_png(4, 4, [255, 255, 255]), solid_png(4, 4, [255, 0, 0]));
+    assert_eq!(server.classify(red.clone()).await.label(), "red");
+    server
+        .watched(async {
+            // Nobody waits for ever: the caller leaves at its deadline, and the run ends soon after.
+            server.classify(white.clone()).await.assert_problem(504, "deadline_exceeded");
+            let answered = async {
+                loop {
+                    let answer = server.classify(red.clone()).await;
+                    if answer.status == 200 {
+                        return answer;
+                    }
+                }
+            };
+            assert_eq!(answered.await.label(), "red");
+        })
+        .await;
+    assert_eq!(server.get("/health/live").await.status, 200);
+}

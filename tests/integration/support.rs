@@ -59,6 +59,14 @@ impl TestServer {
         format!("http://{}{path}", self.server.admin_address().unwrap())
     }
 
+    /// Does `work` while the watchdog looks at the models.
+    pub(crate) async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            done = work => done,
+            () = self.server.watch() => unreachable!("the watchdog does not end"),
+        }
+    }
+
     pub(crate) async fn reload(&self) -> Changes {
         self.server.reload().await
     }
