@@ -111,12 +111,9 @@ impl Phases {
         life.phase == Phase::Ready && life.ailing.is_none()
     }
 
-    /// Waits until something has changed since the last call.
-    pub async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
-            // The server is gone, and with it whoever asks.
-            std::future::pending::<()>().await;
-        }
+    /// Waits until something has changed since the last call. False if the server is gone, which is past every phase.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 
     /// Waits until `phase` is reached or passed.

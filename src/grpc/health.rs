@@ -65,7 +65,9 @@ impl Watch {
             if status != told {
                 return Some((Ok(said(status)), Self::Told(phases, status)));
             }
-            phases.changed().await;
+            if !phases.changed().await {
+                break;
+            }
         }
         // Whoever watches would keep its connection open.
         Some((Err(status::shutting_down()), Self::Ended))
