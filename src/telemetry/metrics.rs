@@ -23,6 +23,8 @@ use super::logging;
 const SECONDS_START: f64 = 10e-6;
 const SECONDS_FACTOR: f64 = 1.5;
 const SECONDS_BUCKETS: usize = 39;
+/// Why a connection ends before its first request.
+const REFUSALS: [&str; 2] = ["client_full", "handshake"];
 /// Powers of two, as batch limits usually are.
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
@@ -102,6 +104,13 @@ impl Metrics {
         gauges("residual_build_info", "The version of Residual; always 1.", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1.0);
+        let connections_refused = counter(
+            "residual_connections_refused_total",
+            "Connections that ended before their first request, by reason: client_full, handshake.",
+            &["reason"],
+        );
+        // There from the start: a counter that begins with its first event hides it from a rate.
+        REFUSALS.iter().for_each(|reason| drop(connections_refused.with_label_values(&[reason])));
         Self {
             requests: counter(
                 "residual_requests_total",
@@ -156,11 +165,7 @@ impl Metrics {
                 &["model", "version"],
             ),
             triton: false,
-            connections_refused: counter(
-                "residual_connections_refused_total",
-                "Connections that ended before their first request, by reason: client_full, handshake.",
-                &["reason"],
-            ),
+            connections_refused,
             // Without a series until there is a certificate: 0 would be one that expired long ago.
             tls_expiry: register(
                 &registry,
