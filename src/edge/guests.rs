@@ -73,14 +73,15 @@ impl Guests {
         Guest { traffic: Traffic(Arc::new(Entry { all: Arc::clone(&self.all), id })), seen }
     }
 
-    /// Asks the connection that has been idle longest to end. False if all are at work, or have only just stopped.
+    /// Asks the connection that has been idle longest to end; one that never asked anything comes before all that did. False if all are at work, or have only just stopped.
     pub(super) fn make_room(&self, now: Instant) -> bool {
         let all = lock(&self.all);
         let idle = all.connections.values().filter(|connection| {
             let is_new = now.saturating_duration_since(connection.idle_since) < IDLE_TIME_MIN;
             connection.open == 0 && !is_new && !connection.seen.borrow().should_leave
         });
-        let Some(longest) = idle.min_by_key(|connection| connection.idle_since) else { return false };
+        let worth = |connection: &&Connection| (connection.seen.borrow().has_asked, connection.idle_since);
+        let Some(longest) = idle.min_by_key(worth) else { return false };
         longest.seen.send_modify(|seen| seen.should_leave = true);
         true
     }
@@ -171,6 +172,17 @@ mod tests {
         drop(at_work);
         assert!(guests.make_room(Instant::now() + IDLE_TIME_MIN));
         assert!(leaves(&first));
+    }
+
+    #[test]
+    fn whoever_never_asked_makes_room_first() {
+        let guests = Guests::default();
+        let [asked, silent] = [(); 2].map(|()| guests.enter());
+        drop(asked.traffic().begin());
+        let later_and_silent = guests.enter();
+        let now = Instant::now() + IDLE_TIME_MIN;
+        assert!(guests.make_room(now) && guests.make_room(now));
+        assert_eq!([&asked, &silent, &later_and_silent].map(leaves), [false, true, true]);
     }
 
     #[tokio::test]
