@@ -72,7 +72,7 @@ impl<'a> Literals<'a> {
     }
 
     fn flag(&mut self) -> bool {
-        let split = 1 + ((self.range - 1) * 128 >> 8);
+        let split = 1 + (((self.range - 1) * 128) >> 8);
         let is_one = self.value >= split << 8;
         if is_one {
             self.range -= split;
@@ -115,7 +115,7 @@ mod tests {
         let (mut out, mut range, mut bottom, mut left) = (Vec::<u8>::new(), 255_u32, 0_u32, 24);
         // Behind what is told, bits until the last has left the register.
         for &bit in bits.iter().chain(&[false; 40]) {
-            let split = 1 + ((range - 1) * 128 >> 8);
+            let split = 1 + (((range - 1) * 128) >> 8);
             if bit {
                 let (sum, carries) = bottom.overflowing_add(split);
                 bottom = sum;
