@@ -26,6 +26,8 @@ pub enum Phase {
 pub struct Ailing {
     /// In a sentence.
     pub what: Arc<str>,
+    /// A restart may cure it.
+    pub restart_helps: bool,
     /// When it began, whatever else came to it.
     pub since: Instant,
 }
@@ -63,16 +65,16 @@ impl Lifecycle {
         });
     }
 
-    /// Says what ails the server, or that nothing does. True if it was well and is not, or the other way round.
-    pub fn ails(&self, what: Option<&str>) -> bool {
+    /// Says what ails the server and whether a restart may help, or that nothing does. True if it was well and is not, or the other way round.
+    pub fn ails(&self, what: Option<(&str, bool)>) -> bool {
         let mut turned = false;
         self.0.send_if_modified(|life| {
-            if life.ailing.as_ref().map(|ailing| &*ailing.what) == what {
+            if life.ailing.as_ref().map(|ailing| (&*ailing.what, ailing.restart_helps)) == what {
                 return false;
             }
             turned = life.ailing.is_some() != what.is_some();
             let since = life.ailing.as_ref().map_or_else(Instant::now, |ailing| ailing.since);
-            life.ailing = what.map(|what| Ailing { what: what.into(), since });
+            life.ailing = what.map(|(what, restart_helps)| Ailing { what: what.into(), restart_helps, since });
             true
         });
         turned

@@ -15,6 +15,8 @@ pub(super) fn decide(variable: &impl Fn(&str) -> Option<String>) -> Vec<Decision
         return Vec::new();
     }
     let endpoint = ENDPOINTS.into_iter().find_map(set);
+    // What cannot be read is left out, as the specification asks: it may be meant for others in the same container.
+    let is_ratio = |ratio: &str| ratio.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio));
     let sampler = set("OTEL_TRACES_SAMPLER").and_then(|(because, name)| {
         let ratio = match name.trim_start_matches("parentbased_") {
             "always_on" => Some("1".to_owned()),
@@ -23,7 +25,7 @@ pub(super) fn decide(variable: &impl Fn(&str) -> Option<String>) -> Vec<Decision
             // Samplers that ask a server of theirs, or that nobody knows: the setting's own default.
             _ => None,
         };
-        ratio.map(|ratio| (because, ratio))
+        ratio.filter(|ratio| is_ratio(ratio)).map(|ratio| (because, ratio))
     });
     let decision = |key| move |(because, value)| Decision { key, value, because };
     endpoint.map(decision("otlp_endpoint")).into_iter().chain(sampler.map(decision("trace_ratio"))).collect()
@@ -37,9 +39,13 @@ fn is_off(variable: &impl Fn(&str) -> Option<String>) -> bool {
 /// The variable that asks for a protocol which is not spoken here, so that the endpoint beside it cannot be used either.
 #[must_use]
 pub fn not_followed(variable: &impl Fn(&str) -> Option<String>) -> Option<&'static str> {
-    let (name, value) = PROTOCOLS.into_iter().find_map(|name| variable(name).map(|value| (name, value)))?;
-    let is_asked_for = !is_off(variable) && ENDPOINTS.into_iter().any(|name| variable(name).is_some());
-    (is_asked_for && value != "http/protobuf").then_some(name)
+    let set = |name: &'static str| variable(name).map(|value| (name, value));
+    let (endpoint, address) = ENDPOINTS.into_iter().find_map(set).filter(|_| !is_off(variable))?;
+    // Exporters over gRPC take an address without a scheme.
+    if !address.starts_with("http://") && !address.starts_with("https://") {
+        return Some(endpoint);
+    }
+    PROTOCOLS.into_iter().find_map(set).filter(|(_, value)| value != "http/protobuf").map(|(name, _)| name)
 }
 
 #[cfg(test)]

@@ -61,9 +61,9 @@ impl Calls {
         (state.open == 0 && past(state.idle_since, limits.header_timeout)).then_some(Overdue::Idle)
     }
 
-    /// Some call is not answered yet.
-    pub(super) fn are_open(&self) -> bool {
-        self.lock().open > 0
+    /// Some call has begun, ever.
+    pub(super) fn have_begun(&self) -> bool {
+        self.lock().begun > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -27,8 +27,6 @@ const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a connection that was asked to end may take to begin its first request.
 const FIRST_REQUEST_TIME: Duration = Duration::from_millis(250);
-/// How long a client may still read the end of its last answer.
-const GOODBYE_TIME: Duration = Duration::from_secs(5);
 
 /// Serves these routes.
 #[derive(Debug, Clone)]
@@ -50,7 +48,7 @@ impl Wire for Http1 {
         mut closing: Closing,
     ) -> Result<(), hyper::Error> {
         let (peer, is_tls) = (self.tells_peers.then_some(peer), stream.is_tls());
-        let (traffic, of_requests) = (closing.traffic(), closing.traffic());
+        let traffic = closing.traffic();
         let service = self
             .router
             .map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
@@ -61,7 +59,7 @@ impl Wire for Http1 {
             })
             .map_response(move |response| hardening::harden(response, is_tls));
         let service = service_fn(move |request| {
-            let open = of_requests.begin();
+            let open = traffic.begin();
             let answered = service.clone().oneshot(request);
             // A request is open until its answer has been taken.
             async move { answered.await.map(|response| response.map(|body| Held { body, _open: open })) }
@@ -86,16 +84,7 @@ impl Wire for Http1 {
             () = tokio::time::sleep(FIRST_REQUEST_TIME) => return Ok(()),
         }
         connection.as_mut().graceful_shutdown();
-        loop {
-            tokio::select! {
-                ended = &mut connection => return ended,
-                () = tokio::time::sleep(GOODBYE_TIME) => {
-                    if !traffic.is_open() {
-                        return Ok(());
-                    }
-                }
-            }
-        }
+        connection.await
     }
 }
 

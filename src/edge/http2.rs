@@ -4,7 +4,7 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 
 use super::calls::{Call, Calls, Overdue};
 use super::closing::Closing;
-use super::guests::Open;
+use super::guests::{Open, Traffic};
 use super::limits::ConnectionLimits;
 use super::listener::Wire;
 use super::peer::Peer;
@@ -46,6 +46,8 @@ const ANSWER_PART_BYTES: usize = 16 * 1024;
 /// How long a client that was told to leave may keep its connection once it has no call open: it may still be reading the
 /// end of an answer.
 const GOODBYE_TIME: Duration = Duration::from_secs(5);
+/// And one that was told before its first call.
+const FIRST_CALL_TIME: Duration = Duration::from_millis(250);
 
 /// Bounds of the protocol itself.
 #[derive(Debug, Clone, Copy)]
@@ -77,17 +79,24 @@ impl Wire for Http2 {
     ) -> Result<(), hyper::Error> {
         let calls = Calls::new(Instant::now());
         let first = Arc::new(Notify::new());
+        let traffic = closing.traffic();
         let service = {
-            let (router, calls, first, traffic) = (self.router, calls.clone(), Arc::clone(&first), closing.traffic());
+            let (router, calls, first) = (self.router, calls.clone(), Arc::clone(&first));
+            let traffic = traffic.clone();
             let peer = self.tells_peers.then_some(peer);
             service_fn(move |mut request: Request<Incoming>| {
                 let (call, open) = (calls.begin(), traffic.begin());
+                let traffic = traffic.clone();
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(peer);
                 }
                 first.notify_one();
                 let answered = router.clone().oneshot(request.map(Body::new));
-                async move { Ok::<_, std::convert::Infallible>(answered.await?.map(|body| Answer::new(body, call, open))) }
+                async move {
+                    Ok::<_, std::convert::Infallible>(
+                        answered.await?.map(|body| Answer::new(body, call, open, traffic)),
+                    )
+                }
             })
         };
         let header_bytes_max = u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX);
@@ -109,7 +118,9 @@ impl Wire for Http2 {
         // Often enough that no limit is kept for more than twice its time.
         let mut clock = tokio::time::interval(limits.header_timeout.min(limits.write_timeout));
         loop {
-            let goodbye = told.map(|told| told + GOODBYE_TIME);
+            // A client that has never called may not even speak the protocol, and reads no goodbye.
+            let patience = if calls.have_begun() { GOODBYE_TIME } else { FIRST_CALL_TIME };
+            let goodbye = told.map(|told| told + patience);
             let leaves = tokio::select! {
                 ended = &mut connection => return ended,
                 () = closing.asked(), if told.is_none() => true,
@@ -121,7 +132,7 @@ impl Wire for Http2 {
                     Some(Overdue::Unread) => return Ok(()),
                 },
                 () = until(goodbye) => {
-                    if !calls.are_open() {
+                    if !traffic.is_open() {
                         return Ok(());
                     }
                     told = Some(Instant::now());
@@ -150,12 +161,15 @@ struct Answer {
     /// What is left of the frame that was taken from `body` last.
     rest: Bytes,
     call: Call,
-    _open: Open,
+    /// None while there is nothing to say: a watch may be silent for ever, and must not keep others out for so long.
+    open: Option<Open>,
+    traffic: Traffic,
+    has_spoken: bool,
 }
 
 impl Answer {
-    fn new(body: Body, call: Call, open: Open) -> Self {
-        Self { body, rest: Bytes::new(), call, _open: open }
+    fn new(body: Body, call: Call, open: Open, traffic: Traffic) -> Self {
+        Self { body, rest: Bytes::new(), call, open: Some(open), traffic, has_spoken: false }
     }
 }
 
@@ -171,7 +185,15 @@ impl http_body::Body for Answer {
         // hyper asks for the next part once the client has made room for the last one.
         me.call.taken();
         while me.rest.is_empty() {
-            match ready!(Pin::new(&mut me.body).poll_frame(cx)) {
+            let Poll::Ready(frame) = Pin::new(&mut me.body).poll_frame(cx) else {
+                if me.has_spoken {
+                    me.open = None;
+                }
+                return Poll::Pending;
+            };
+            me.has_spoken = true;
+            me.open.get_or_insert_with(|| me.traffic.begin());
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => me.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),

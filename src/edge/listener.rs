@@ -1,6 +1,6 @@
 //! Connections: accepted under a bound, served as their port's [`Wire`] says, all closed gently at the end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
@@ -50,7 +50,7 @@ pub struct Entrance {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Between two idle connections that are asked to make room for the same client.
-const ROOM_INTERVAL: Duration = Duration::from_millis(100);
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Between two lines in the log about connections that cannot be accepted.
 const FAILURES_LOG_PAUSE: Duration = Duration::from_secs(10);
@@ -103,7 +103,8 @@ pub async fn serve(
     let of_clients = entrance.per_client.map(Places::new);
     let Entrance { limits, tls, .. } = entrance;
     let guests = Guests::default();
-    let accept = Acceptor { listener, wire, limits, tls, places, of_clients, guests, metrics };
+    let accept =
+        Acceptor { listener, wire, limits, tls, places, of_clients, guests, arrived: Mutex::default(), metrics };
     tokio::select! {
         () = accept.run(|guest| closings.when_asked(guest)) => {}
         () = phases.reached(Phase::Draining) => {}
@@ -133,7 +134,16 @@ struct Acceptor<W> {
     places: Arc<Semaphore>,
     of_clients: Option<Places>,
     guests: Guests,
+    /// The client that waits for a place, kept here while nobody accepts: between two phases of the drain.
+    arrived: Mutex<Option<Arrived>>,
     metrics: Metrics,
+}
+
+/// A client that has no place yet.
+struct Arrived {
+    stream: TcpStream,
+    peer: Peer,
+    of_client: Option<Place>,
 }
 
 /// What a connection holds while it lasts.
@@ -148,14 +158,20 @@ impl<W: Wire> Acceptor<W> {
     async fn run(&self, closing: impl Fn(Guest) -> Closing) {
         let mut failures = Failures::default();
         loop {
+            if lock(&self.arrived).is_some() {
+                let place = self.place().await;
+                if let Some(arrived) = lock(&self.arrived).take() {
+                    self.spawn(arrived, place, closing(self.guests.enter()));
+                }
+                continue;
+            }
             match self.listener.accept().await {
                 Ok((stream, address)) => {
                     failures.end();
                     let peer = Peer::of(address.ip());
                     match self.of_clients.as_ref().map(|places| places.take(peer)).transpose() {
                         Ok(of_client) => {
-                            let place = self.place().await;
-                            self.spawn(stream, peer, place, of_client.flatten(), closing(self.guests.enter()));
+                            *lock(&self.arrived) = Some(Arrived { stream, peer, of_client: of_client.flatten() });
                         }
                         // Closed without a word: an answer would cost more than it tells.
                         Err(NoPlace) => self.metrics.connection_refused("client_full"),
@@ -187,14 +203,8 @@ impl<W: Wire> Acceptor<W> {
         }
     }
 
-    fn spawn(
-        &self,
-        stream: TcpStream,
-        peer: Peer,
-        place: OwnedSemaphorePermit,
-        of_client: Option<Place>,
-        mut closing: Closing,
-    ) {
+    fn spawn(&self, arrived: Arrived, place: OwnedSemaphorePermit, mut closing: Closing) {
+        let Arrived { stream, peer, of_client } = arrived;
         // Answers are small and complete: waiting to fill a segment would only delay them.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "failed to set TCP_NODELAY");
@@ -213,7 +223,8 @@ impl<W: Wire> Acceptor<W> {
                 None => Stream::Plain(stream),
                 Some(tls) => match handshake(tls, stream, limits.handshake_timeout, &mut closing).await {
                     Ok(stream) => stream,
-                    Err(cause) => {
+                    Err(Unshaken::Asked) => return,
+                    Err(Unshaken::Failed(cause)) => {
                         metrics.connection_refused("handshake");
                         tracing::debug!(cause, "a connection ended in its TLS handshake");
                         return;
@@ -227,21 +238,34 @@ impl<W: Wire> Acceptor<W> {
     }
 }
 
+/// Why a connection was not secured.
+enum Unshaken {
+    /// The client did not keep to the protocol, or to the time.
+    Failed(String),
+    /// It was asked to end meanwhile.
+    Asked,
+}
+
 /// Secures a connection, while its client keeps to the time and nobody asks for the end.
 async fn handshake(
     tls: TlsAcceptor,
     stream: TcpStream,
     timeout: Duration,
     closing: &mut Closing,
-) -> Result<Stream, String> {
+) -> Result<Stream, Unshaken> {
     tokio::select! {
         shaken = tokio::time::timeout(timeout, tls.accept(stream)) => match shaken {
             Ok(Ok(stream)) => Ok(Stream::Tls(Box::new(stream))),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_elapsed) => Err(format!("it took longer than {timeout:?}")),
+            Ok(Err(error)) => Err(Unshaken::Failed(error.to_string())),
+            Err(_elapsed) => Err(Unshaken::Failed(format!("it took longer than {timeout:?}"))),
         },
-        () = closing.asked() => Err("the server is shutting down".to_owned()),
+        () = closing.asked() => Err(Unshaken::Asked),
     }
+}
+
+fn lock(arrived: &Mutex<Option<Arrived>>) -> MutexGuard<'_, Option<Arrived>> {
+    // Whole values are put in and taken out.
+    arrived.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lets the system end a connection whose client takes nothing for this long. hyper has no clock for writing, and a client

@@ -72,9 +72,10 @@ impl<T, E> Reread<T, E> {
     /// Reads the files again. Whoever replaces two of them does so one after the other, or writes one in parts: what cannot
     /// be used has to be there in two looks before it is called broken, or in one that is `at_once`.
     pub fn look(&self, at_once: bool) -> Looked<T, E> {
+        // Before the files are read: of two looks at once, the one that reads first must not be the one that counts.
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let files = read(&self.paths);
         let seen = print(&files);
-        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         if seen == history.taken {
             (history.broken, history.told) = (None, None);
             return Looked::Same;

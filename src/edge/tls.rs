@@ -196,7 +196,7 @@ fn bad_certificate(flag: &'static str, path: &Path, cause: impl std::fmt::Displa
 fn certificates(flag: &'static str, file: &SmallFile) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(contents(flag, file)?)
         .collect::<Result<_, _>>()
-        .map_err(|cause| TlsError::BadPem { flag, path: file.path.clone(), cause: cause.to_string() })?;
+        .map_err(|cause| TlsError::BadPem { flag, path: file.path.clone(), cause: fault(&cause).to_owned() })?;
     match chain.is_empty() {
         true => Err(TlsError::NoCertificate { flag, path: file.path.clone() }),
         false => Ok(chain),
@@ -220,8 +220,22 @@ fn private_key(file: &SmallFile) -> Result<PrivateKeyDer<'static>, TlsError> {
     }
     PrivateKeyDer::from_pem_slice(contents).map_err(|error| match error {
         pem::Error::NoItemsFound => TlsError::NoKey { path },
-        other => TlsError::BadPem { flag: "--tls-key", path, cause: other.to_string() },
+        other => TlsError::BadPem { flag: "--tls-key", path, cause: fault(&other).to_owned() },
     })
+}
+
+/// What is wrong with the text. The library's own words quote the file, and with it a private key whose lines were joined.
+fn fault(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "a section has no line with its END: are the file's line breaks lost, or its end?"
+        }
+        pem::Error::IllegalSectionStart { .. } => "a line begins a section and has more on it than that",
+        pem::Error::Base64Decode(_) => "what stands between BEGIN and END is not base64",
+        pem::Error::SectionTooLarge => "a section is too large",
+        pem::Error::NoItemsFound => "there is nothing of the kind that belongs there",
+        _ => "it cannot be read as PEM",
+    }
 }
 
 /// That the key can sign at all: whether it fits its certificate is another question, and has another answer.

@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(next().await.unwrap(), ServingStatus::NotServing);
         lifecycle.advance(Phase::Ready);
         assert_eq!(next().await.unwrap(), ServingStatus::Serving);
-        assert!(lifecycle.ails(Some("a run hangs")));
+        assert!(lifecycle.ails(Some(("a run hangs", true))));
         assert_eq!(next().await.unwrap(), ServingStatus::NotServing);
         assert!(lifecycle.ails(None));
         assert_eq!(next().await.unwrap(), ServingStatus::Serving);

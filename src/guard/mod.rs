@@ -142,7 +142,7 @@ impl Guard {
             _ => Ok(None),
         };
         let client = match &parts.limiter {
-            Some(limiter) if is_limited => {
+            Some(limiter) if is_limited || key.is_err() => {
                 // Who has no right key is held to its address, so that guessing keys has a rate as well.
                 let stranger = || peer.map(|peer| Client::Stranger(limiter.proxies.client(peer, headers).network()));
                 key.as_ref().ok().copied().flatten().or_else(stranger)

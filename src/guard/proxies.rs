@@ -29,9 +29,11 @@ impl TrustedProxies {
         if !self.0.contains(client.address()) {
             return client;
         }
-        let lines = |name| headers.get_all(name).iter().rev().map(|line| line.to_str().unwrap_or_default());
-        let mut plain = lines(X_FORWARDED_FOR).flat_map(|line| line.rsplit(',').map(address)).peekable();
-        let mut elements = lines(header::FORWARDED).flat_map(|line| line.rsplit(',').map(forwarded));
+        let lines = |name| headers.get_all(name).iter().rev().map(|line| String::from_utf8_lossy(line.as_bytes()));
+        let mut plain =
+            lines(X_FORWARDED_FOR).flat_map(|line| line.rsplit(',').map(address).collect::<Vec<_>>()).peekable();
+        let mut elements =
+            lines(header::FORWARDED).flat_map(|line| line.rsplit(',').map(forwarded).collect::<Vec<_>>());
         let hops: &mut dyn Iterator<Item = Option<IpAddr>> =
             if plain.peek().is_some() { &mut plain } else { &mut elements };
         for hop in hops {

@@ -72,6 +72,10 @@ fn guessing_keys_has_a_rate_that_takes_nothing_from_those_who_have_one() {
     assert_eq!(admit(&guard, &with("guess-number-one-1234"), 1, Access::Use), Err(Refused::WrongKey));
     assert_eq!(admit(&guard, &HeaderMap::new(), 1, Access::Use), Err(Refused::NoKey));
     assert!(matches!(admit(&guard, &with("guess-number-three-12"), 1, Access::Use), Err(Refused::TooFast { .. })));
+    assert!(matches!(
+        admit(&guard, &with("guess-number-four-123"), 1, Access::Collection),
+        Err(Refused::TooFast { .. })
+    ));
     assert_eq!(admit(&guard, &with(KEY), 1, Access::Use), Ok(()), "from the same address");
 }
 
@@ -90,6 +94,18 @@ fn without_keys_an_address_is_a_client_and_a_trusted_proxy_is_not() {
         assert!(matches!(admit(&guard, &behind(client), 9, Access::Use), Err(Refused::TooFast { .. })), "{client}");
     }
     assert_eq!(admit(&guard, &behind("203.0.113.1"), 8, Access::Use), Ok(()), "who is no proxy is not believed");
+}
+
+#[test]
+fn what_nobody_can_read_of_a_header_hides_nothing_to_its_right() {
+    let proxies = TrustedProxies::new(Networks::new(vec!["192.0.2.9/32".parse().unwrap()]));
+    let guard = Guard::new(None, limit("1/h", 1), proxies);
+    let behind = |line: &[u8]| {
+        HeaderMap::from_iter([(HeaderName::from_static("x-forwarded-for"), HeaderValue::from_bytes(line).unwrap())])
+    };
+    assert_eq!(admit(&guard, &behind(b"203.0.113.1"), 9, Access::Use), Ok(()));
+    let refused = admit(&guard, &behind(b"\xff, 203.0.113.1"), 9, Access::Use);
+    assert!(matches!(refused, Err(Refused::TooFast { .. })), "{refused:?}");
 }
 
 #[test]

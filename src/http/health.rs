@@ -53,7 +53,7 @@ enum Status {
 /// The process answers, and what ails it may still pass.
 async fn live(State(app): State<App>) -> Result<Json<Health>, Problem> {
     match app.phases.ailing() {
-        Some(ailing) if ailing.since.elapsed() > AILING_TIME_MAX => Err(unhealthy(&ailing)),
+        Some(ailing) if ailing.restart_helps && ailing.since.elapsed() > AILING_TIME_MAX => Err(unhealthy(&ailing)),
         _ => Ok(Json(Health { status: Status::Live })),
     }
 }

@@ -237,10 +237,10 @@ impl Engine {
             images_max: execution.queue_images_max,
             delay_max: execution.queue_delay_max_ms.map(|delay| Duration::from_secs_f64(delay / 1e3)),
             rate: fastest(&execution.one_image, cores.total()),
+            prepared_at_once: execution.layout.decode_threads,
         };
         let queue = Queue::new(places, limits, &cores, groups);
         // Made before its workers, so that whatever goes wrong below closes the queue and with it stops those that run.
-        metrics.healthy(true);
         let pulse = Arc::new(Pulse::new(runs_max));
         let served = Arc::new(ServedModel {
             name: spec.name.clone(),

@@ -31,7 +31,9 @@ async fn look(models: &[Handle], lifecycle: &Lifecycle, stuck_after: Duration) {
         return;
     };
     let (model, version) = (model.spec().name.as_str(), model.spec().version.as_str());
-    if lifecycle.ails(Some(&format!("model {model:?}, version {version}: {ailment}"))) {
+    // A model that fails would fail again, and take those that answer with it.
+    let restart_helps = found.iter().flatten().any(|ailment| !matches!(ailment, Ailment::Fails { .. }));
+    if lifecycle.ails(Some((&format!("model {model:?}, version {version}: {ailment}"), restart_helps))) {
         let cause = match ailment {
             Ailment::Fails { cause, .. } => cause.as_str(),
             Ailment::Hangs { .. } | Ailment::Unattended { .. } => "",

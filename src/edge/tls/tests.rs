@@ -38,6 +38,19 @@ fn the_certificate_that_expires_first_counts() {
 }
 
 #[test]
+fn a_key_whose_line_breaks_were_lost_is_not_told_to_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = pair(2031);
+    let secret = key.lines().nth(1).unwrap();
+    for broken in [key.replace('\n', " "), key.replacen('\n', " ", 1), key.replacen("-----END", "END", 1)] {
+        let error = open(dir.path(), &certificate, &broken).unwrap_err().to_string();
+        let bytes = format!("{:?}", &secret.as_bytes()[..8]);
+        assert!(error.contains("key.pem"), "{error}");
+        assert!(!error.contains(&secret[..8]) && !error.contains(bytes.trim_matches(['[', ']'])), "{error}");
+    }
+}
+
+#[test]
 fn each_thing_that_is_wrong_has_its_file_and_its_fix() {
     let ((certificate, key), (_, other_key)) = (pair(2031), pair(2031));
     let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";

@@ -17,6 +17,7 @@ use super::sagemaker;
 use crate::http::App;
 use crate::http::asking;
 use crate::http::error::{Problem, ProblemKind, V2Error};
+use crate::http::oip::may_change;
 use crate::http::openapi::Operation;
 use crate::http::routes::{Routes, Under};
 use crate::http::template::Captured;
@@ -142,7 +143,7 @@ fn not_loaded(name: &str) -> Problem {
 
 /// `POST /models`.
 async fn load(State(app): State<App>, request: Request) -> Response {
-    match app.oip.may_change().map_err(Problem::from) {
+    match may_change(&app, request.headers()).map_err(Problem::from) {
         Ok(()) => load_from(&app, request).await.unwrap_or_else(Problem::into_v2),
         Err(problem) => {
             upload::refuse(request);

@@ -16,7 +16,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -238,14 +238,19 @@ async fn unload(State(app): State<App>, path: Named<String>, request: Request) -
     Ok(StatusCode::OK)
 }
 
+/// Whether a request with these headers may change what is served.
+pub(in crate::http) fn may_change(app: &App, headers: &HeaderMap) -> Result<(), OipError> {
+    app.oip.may_change()?;
+    if !cors::is_foreign(headers, &app.origins) {
+        return Ok(());
+    }
+    let message = "a web page of another origin may not load or unload models; name its origin with --cors-origin";
+    Err(OipError::new(ErrorKind::Forbidden, "cross_origin", message))
+}
+
 /// Whoever may not change what is served need not say how.
 async fn permitted(app: &App, request: Request) -> Result<ControlRequest, Problem> {
-    let foreign = || {
-        let message = "a web page of another origin may not load or unload models; name its origin with --cors-origin";
-        Err(OipError::new(ErrorKind::Forbidden, "cross_origin", message))
-    };
-    let is_foreign = cors::is_foreign(request.headers(), &app.origins);
-    if let Err(error) = app.oip.may_change().and_then(|()| if is_foreign { foreign() } else { Ok(()) }) {
+    if let Err(error) = may_change(app, request.headers()) {
         upload::refuse(request);
         return Err(error.into());
     }

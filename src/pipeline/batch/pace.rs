@@ -34,6 +34,8 @@ pub(super) struct Ended {
     pub(super) share: f64,
     /// There is more to do than can be done at once.
     pub(super) loaded: bool,
+    /// There was a moment since the last run in which nothing was to do.
+    pub(super) rested: bool,
 }
 
 impl Pace {
@@ -48,15 +50,24 @@ impl Pace {
         if self.measured.is_some_and(|measured| now.duration_since(measured) > STALE) {
             (self.images, self.seconds, self.measured) = (0.0, 0.0, None);
         }
-        if let Some(since) = self.since {
-            let passed = now.duration_since(since).as_secs_f64();
+        // A pause is not a slow machine: what waited may have gone without a run, or the process been stopped.
+        let passed = self.since.map(|since| now.duration_since(since));
+        let worked = passed.filter(|passed| !run.rested && *passed <= run.took + MEMORY);
+        if let Some(passed) = worked.map(|passed| passed.as_secs_f64()) {
             let kept = (-passed / MEMORY.as_secs_f64()).exp();
             self.images = self.images * kept + images;
             self.seconds = self.seconds * kept + passed;
             self.measured = Some(now);
         }
         self.since = run.loaded.then_some(now);
-        if self.seconds > ENOUGH.as_secs_f64() { Some(self.images / self.seconds) } else { self.reckoned }
+        let measured = (self.seconds > ENOUGH.as_secs_f64()).then(|| self.images / self.seconds);
+        match (measured, self.reckoned) {
+            // Where the load has gone, so may have what slowed it, another model say; and a low measure would keep out the very
+            // load that could correct it.
+            (Some(measured), Some(reckoned)) if !run.loaded => Some(measured.max(reckoned)),
+            (Some(measured), _) => Some(measured),
+            (None, reckoned) => reckoned,
+        }
     }
 }
 
@@ -65,7 +76,7 @@ mod tests {
     use super::*;
 
     fn run(images: usize, millis: u64, loaded: bool) -> Ended {
-        Ended { images, took: Duration::from_millis(millis), share: 0.5, loaded }
+        Ended { images, took: Duration::from_millis(millis), share: 0.5, loaded, rested: false }
     }
 
     #[test]
@@ -98,15 +109,29 @@ mod tests {
     }
 
     #[test]
+    fn a_low_measure_keeps_nobody_out_once_the_load_has_gone() {
+        let (mut pace, start) = (Pace::default(), Instant::now());
+        for n in 0..10 {
+            pace.ended(start + Duration::from_secs(1) * n, run(2, 100, true));
+        }
+        let rate = pace.ended(start + Duration::from_secs(10), run(2, 100, false)).unwrap();
+        assert!((rate - 40.0).abs() < 0.01, "{rate}");
+    }
+
+    #[test]
     fn idle_time_is_not_counted_and_old_load_is_forgotten() {
         let (mut pace, start) = (Pace::default(), Instant::now());
         for n in 0..20 {
             pace.ended(start + Duration::from_millis(100) * n, run(1, 100, true));
         }
         let end = start + Duration::from_millis(2000);
-        assert!((pace.ended(end, run(1, 100, false)).unwrap() - 10.0).abs() < 0.01);
-        // Ten idle seconds later one image comes and goes.
-        assert!((pace.ended(end + Duration::from_secs(10), run(1, 50, false)).unwrap() - 10.0).abs() < 0.01);
+        assert!((pace.ended(end, run(1, 100, true)).unwrap() - 10.0).abs() < 0.01);
+        // What waited then left without a run. Ten idle seconds later one image comes and goes.
+        let later = end + Duration::from_secs(10);
+        assert!((pace.ended(later, run(1, 50, true)).unwrap() - 10.0).abs() < 0.01);
+        // The same after a short rest.
+        let rested = Ended { rested: true, ..run(1, 50, true) };
+        assert!((pace.ended(later + Duration::from_secs(2), rested).unwrap() - 10.0).abs() < 0.01);
         // After half a minute only its own time counts.
         assert!((pace.ended(end + Duration::from_secs(40), run(1, 50, false)).unwrap() - 40.0).abs() < 0.01);
     }

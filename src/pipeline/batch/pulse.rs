@@ -19,7 +19,8 @@ pub struct Pulse {
 struct Running {
     since: Instant,
     brake: Option<Brake>,
-    pulled: bool,
+    /// When it was asked to end.
+    pulled: Option<Instant>,
 }
 
 impl Pulse {
@@ -31,14 +32,14 @@ impl Pulse {
 
     /// A run of worker `index` begins; `brake` can end it.
     pub fn begin(&self, index: usize, brake: Option<Brake>) {
-        *self.of(index) = Some(Running { since: Instant::now(), brake, pulled: false });
+        *self.of(index) = Some(Running { since: Instant::now(), brake, pulled: None });
     }
 
     /// It has ended. Tells whether it was stopped; the instance can run again then.
     pub fn end(&self, index: usize) -> bool {
         match self.of(index).take() {
             // Under the same lock as the stop: no later run is meant by it.
-            Some(Running { pulled: true, brake, .. }) => {
+            Some(Running { pulled: Some(_), brake, .. }) => {
                 if let Some(brake) = brake {
                     brake.release();
                 }
@@ -66,18 +67,20 @@ impl Pulse {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// How long the oldest of the runs that go on has taken.
+    /// How long the oldest of the runs has taken that were asked to end more than `patience` ago.
     #[must_use]
-    pub fn longest(&self, now: Instant) -> Option<Duration> {
-        let since = |index| self.of(index).as_ref().map(|running| running.since);
+    pub fn hanging(&self, now: Instant, patience: Duration) -> Option<Duration> {
+        let is_hanging =
+            |running: &&Running| running.pulled.is_some_and(|pulled| now.saturating_duration_since(pulled) > patience);
+        let since = |index| self.of(index).as_ref().filter(is_hanging).map(|running| running.since);
         (0..self.workers.len()).filter_map(since).min().map(|since| now.duration_since(since))
     }
 
     /// Asks the runtime to end every run that has taken longer than `limit`, once each. Returns how many were asked.
     pub fn stop_longer(&self, now: Instant, limit: Duration) -> usize {
         let stop = |index: &usize| match self.of(*index).as_mut() {
-            Some(running) if !running.pulled && now.duration_since(running.since) > limit => {
-                running.pulled = true;
+            Some(running) if running.pulled.is_none() && now.duration_since(running.since) > limit => {
+                running.pulled = Some(now);
                 if let Some(brake) = &running.brake {
                     brake.pull();
                 }
@@ -99,18 +102,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_run_counts_and_only_while_it_lasts() {
-        let pulse = Pulse::new(2);
-        assert_eq!(pulse.longest(Instant::now()), None);
+    fn a_run_hangs_that_was_asked_to_end_and_does_not() {
+        let (pulse, patience) = (Pulse::new(2), Duration::from_secs(1));
         pulse.begin(1, None);
-        let begun = Instant::now();
-        pulse.begin(0, None);
-        let later = begun + Duration::from_secs(5);
-        assert!(pulse.longest(later).unwrap() >= Duration::from_secs(5));
-        assert!(!pulse.end(1));
-        assert!(pulse.longest(later).unwrap() <= Duration::from_secs(5));
-        assert!(!pulse.end(0));
-        assert_eq!(pulse.longest(later), None);
+        let later = Instant::now() + Duration::from_secs(60);
+        assert_eq!(pulse.hanging(later, patience), None, "nobody has asked it");
+        assert_eq!(pulse.stop_longer(later, Duration::from_secs(30)), 1);
+        assert_eq!(pulse.hanging(later, patience), None, "it was asked just now");
+        let hanging = pulse.hanging(later + Duration::from_secs(2), patience).unwrap();
+        assert!(hanging >= Duration::from_secs(61), "{hanging:?}");
+        assert!(pulse.end(1));
+        assert_eq!(pulse.hanging(later + Duration::from_secs(2), patience), None);
     }
 
     #[test]

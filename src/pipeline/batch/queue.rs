@@ -7,7 +7,7 @@
 //! pushes work at them.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,10 @@ pub struct Queue<T, I> {
     delay_max: Option<Duration>,
     /// Images a second that can be expected, as the bits of an f64; 0 while nothing is known.
     rate: AtomicU64,
+    /// Images that are prepared or computed beside each other.
+    at_once: usize,
+    /// Nothing had a place for a moment.
+    rested: AtomicBool,
     limits: BatchLimits,
     member: Member,
 }
@@ -96,11 +100,13 @@ pub struct Places {
     pub delay_max: Option<Duration>,
     /// Images a second to reckon with until some were computed.
     pub rate: Option<f64>,
+    /// Images that are prepared beside each other.
+    pub prepared_at_once: usize,
 }
 
 impl From<usize> for Places {
     fn from(images_max: usize) -> Self {
-        Self { images_max, delay_max: None, rate: None }
+        Self { images_max, delay_max: None, rate: None, prepared_at_once: 1 }
     }
 }
 
@@ -130,7 +136,7 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
         cores: &Cores,
         mut groups: Vec<Instances<I>>,
     ) -> Arc<Self> {
-        let Places { images_max, delay_max, rate } = places.into();
+        let Places { images_max, delay_max, rate, prepared_at_once } = places.into();
         groups.sort_by_key(|group| std::cmp::Reverse(group.cores));
         let seen = |group: &Instances<I>| Group { cores: group.cores.clamp(1, cores.total()), idle: group.all.len() };
         let state = State {
@@ -148,6 +154,8 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
             images_max,
             delay_max,
             rate: AtomicU64::new(rate.unwrap_or(0.0).to_bits()),
+            at_once: prepared_at_once.max(cores.total()),
+            rested: AtomicBool::new(true),
             limits,
             member: cores.join(Weak::<Self>::clone(this)),
         })
@@ -175,6 +183,9 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
     fn in_time(&self) -> Result<(), BatchError> {
         let Some(delay_max) = self.delay_max else { return Ok(()) };
         let (rate, held) = (f64::from_bits(self.rate.load(Ordering::Relaxed)), self.held());
+        if held == 0 {
+            self.rested.store(true, Ordering::Relaxed);
+        }
         let ahead = held as f64 / rate;
         // Neither holds while nothing is known or nothing waits.
         if rate > 0.0 && ahead > delay_max.as_secs_f64() {
@@ -286,9 +297,10 @@ impl<T: Waiting + Send + 'static, I: Send + 'static> Queue<T, I> {
     #[expect(clippy::cast_precision_loss, reason = "cores are few")]
     pub fn finish(&self, run: Run<I>, images: usize, took: Duration) {
         let total = self.member.total();
-        // As many as can be prepared or computed beside each other: with fewer, the time of one says nothing of many.
-        let loaded = self.held() >= total;
-        let ended = Ended { images, took, share: run.cores as f64 / total as f64, loaded };
+        // With fewer than can be done beside each other, the time of one says nothing of many.
+        let loaded = self.held() >= self.at_once;
+        let rested = self.rested.swap(false, Ordering::Relaxed);
+        let ended = Ended { images, took, share: run.cores as f64 / total as f64, loaded, rested };
         if let Some(rate) = self.lock().pace.ended(Instant::now(), ended) {
             self.rate.store(rate.to_bits(), Ordering::Relaxed);
         }

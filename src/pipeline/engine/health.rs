@@ -16,6 +16,8 @@ use crate::telemetry::StageTimes;
 const FAILURES_MAX: u32 = 8;
 /// Between the moment in which the runtime is asked to end a run and the one in which it should have.
 const STOP_TIME: Duration = Duration::from_secs(1);
+/// How long the answer about a picture of its own is waited for: meanwhile nobody looks at the other models.
+const PROBE_TIME: Duration = Duration::from_secs(2);
 
 /// What keeps a model from answering.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,12 +72,12 @@ impl Engine {
             tracing::error!(model, stopped, "stopping {stopped} run(s) of {model}: longer than {limit:?}");
         }
         let over = |time: Option<Duration>, limit: Duration| time.filter(|time| *time > limit);
-        let found = if let Some(run) = over(self.pulse.longest(now), limit + STOP_TIME) {
+        let found = if let Some(run) = self.pulse.hanging(now, STOP_TIME) {
             Some(Ailment::Hangs { seconds: run.as_secs() })
         } else if let Some(wait) = over(self.queue.oldest(now), limit) {
             Some(Ailment::Unattended { seconds: wait.as_secs() })
         } else if self.pulse.failures() >= FAILURES_MAX {
-            match self.probe(now + limit).await {
+            match self.probe(now + limit.min(PROBE_TIME)).await {
                 Probe::Answered => None,
                 Probe::Failed(error) => Some(Ailment::Fails { runs: self.pulse.failures(), cause: error.to_string() }),
                 Probe::Open => self.ailment(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Metrics;
 use crate::telemetry::tally::{Counts, Ended, Tally};
@@ -21,7 +21,7 @@ impl Metrics {
             batch_images: self.batch_images.with_label_values(&[model, version]),
             runs: self.runs.clone(),
             queue_images: self.queue_images.with_label_values(&[model, version]),
-            healthy: self.model_healthy.with_label_values(&[model, version]),
+            healthy: self.model_healthy.clone(),
             tally: Arc::default(),
             model: model.to_owned(),
             version: version.to_owned(),
@@ -32,6 +32,8 @@ impl Metrics {
     pub fn model_info(&self, info: ModelInfo<'_>, load: Duration) {
         let model = [info.model, info.version];
         self.model_info.with_label_values(&info.labels()).set(1.0);
+        // From here on, and not while it loads: it would page somebody.
+        self.model_healthy.with_label_values(&model).set(1);
         self.model_load_seconds.with_label_values(&model).set(load.as_secs_f64());
         self.queue_images_max.with_label_values(&model).set(i64::try_from(info.queue_images_max).unwrap_or(i64::MAX));
     }
@@ -85,7 +87,7 @@ pub struct ModelMetrics {
     batch_images: Histogram,
     runs: IntCounterVec,
     queue_images: IntGauge,
-    healthy: IntGauge,
+    healthy: IntGaugeVec,
     tally: Arc<Tally>,
 }
 
@@ -116,7 +118,7 @@ impl ModelMetrics {
 
     /// Shows whether runs of the model end and bring answers.
     pub fn healthy(&self, healthy: bool) {
-        self.healthy.set(i64::from(healthy));
+        self.healthy.with_label_values(&[self.model.as_str(), self.version.as_str()]).set(i64::from(healthy));
     }
 
     /// What was counted since the model was loaded.

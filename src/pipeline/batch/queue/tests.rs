@@ -86,7 +86,7 @@ fn one_past_the_bound_is_refused_and_a_taken_image_makes_room() {
 #[test]
 fn what_would_wait_too_long_is_refused_at_the_door() {
     let limits = BatchLimits { images_max: 4, delay: Duration::ZERO, fixed: false };
-    let places = Places { images_max: 64, delay_max: Some(Duration::from_secs(2)), rate: None };
+    let places = Places { images_max: 64, delay_max: Some(Duration::from_secs(2)), rate: None, prepared_at_once: 1 };
     let queue: Arc<TestQueue> =
         Queue::new(places, limits, &Cores::new(1), vec![Instances { cores: 1, all: vec!["only"] }]);
     let mut taken = Taken::default();
