@@ -15,6 +15,15 @@ pub struct Closing {
     guest: Guest,
 }
 
+/// Why a connection should end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The server ends.
+    WithAll,
+    /// It has been idle, and others wait.
+    ToMakeRoom,
+}
+
 impl Closings {
     pub(super) fn new() -> Self {
         Self(watch::Sender::new(false))
@@ -56,7 +65,7 @@ impl Closing {
     }
 
     /// Waits until the connection is asked to end, with all others or to make room for one.
-    pub async fn asked(&mut self) {
+    pub async fn asked(&mut self) -> Asked {
         let Self { all, guest } = self;
         let all_are = async {
             match all {
@@ -66,8 +75,8 @@ impl Closing {
             }
         };
         tokio::select! {
-            () = all_are => {}
-            () = guest.should_leave() => {}
+            () = all_are => Asked::WithAll,
+            () = guest.should_leave() => Asked::ToMakeRoom
         }
     }
 }

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tower::ServiceExt as _;
 
-use super::closing::Closing;
+use super::closing::{Asked, Closing};
 use super::guests::Open;
 use super::hardening;
 use super::limits::ConnectionLimits;
@@ -72,16 +72,19 @@ impl Wire for Http1 {
             .keep_alive(!closing.is_after_one())
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        tokio::select! {
+        let asked = tokio::select! {
             ended = &mut connection => return ended,
-            () = closing.asked() => {}
-        }
+            asked = closing.asked() => asked,
+        };
+        // Whoever waits behind a flood of silent connections waits for all of them.
+        let patience = if asked == Asked::ToMakeRoom { Duration::ZERO } else { FIRST_REQUEST_TIME };
         // hyper would close a connection that has only just come without a word, though its request may lie in the socket. And
         // where nothing but half a head ever came, it would wait for the other half.
         tokio::select! {
+            biased;
             ended = &mut connection => return ended,
             () = closing.first_request() => {}
-            () = tokio::time::sleep(FIRST_REQUEST_TIME) => return Ok(()),
+            () = tokio::time::sleep(patience) => return Ok(()),
         }
         connection.as_mut().graceful_shutdown();
         connection.await

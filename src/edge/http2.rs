@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tower::ServiceExt as _;
 
 use super::calls::{Call, Calls, Overdue};
-use super::closing::Closing;
+use super::closing::{Asked, Closing};
 use super::guests::{Open, Traffic};
 use super::limits::ConnectionLimits;
 use super::listener::Wire;
@@ -123,7 +123,12 @@ impl Wire for Http2 {
             let goodbye = told.map(|told| told + patience);
             let leaves = tokio::select! {
                 ended = &mut connection => return ended,
-                () = closing.asked(), if told.is_none() => true,
+                asked = closing.asked(), if told.is_none() => {
+                    if asked == Asked::ToMakeRoom && !calls.have_begun() {
+                        return Ok(());
+                    }
+                    true
+                }
                 () = first.notified(), if after_one && told.is_none() => true,
                 _ = clock.tick() => match calls.overdue(Instant::now(), &limits) {
                     None => false,

@@ -259,7 +259,7 @@ async fn handshake(
             Ok(Err(error)) => Err(Unshaken::Failed(error.to_string())),
             Err(_elapsed) => Err(Unshaken::Failed(format!("it took longer than {timeout:?}"))),
         },
-        () = closing.asked() => Err(Unshaken::Asked),
+        _ = closing.asked() => Err(Unshaken::Asked),
     }
 }
 
